@@ -4,6 +4,9 @@
 //! and each handler takes the grant that it needs as a parameter: one that acts on all organisations
 //! cannot be written without an [`OperatorGrant`](crate::authz::OperatorGrant). What goes wrong is an
 //! [`AdminError`], which `rejection` turns into a response.
+//!
+//! Whoever administers one organisation is one of very many, and may be hostile to the others. So what they ask
+//! has slots, and database connections of its own: it delays no look-up, no operator, no service and no revocation.
 
 mod all_rules;
 mod answer;
@@ -34,9 +37,9 @@ use http::Uri;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::admin_executor::AdminExecutor;
-use crate::authn::{Principal, Proof};
-use crate::authz::{AdminGrant, Authorizer};
+use crate::admin_executor::{AdminExecutor, OrganisationSlot, OrganisationSlots};
+use crate::authn::{Identity, Principal, Proof};
+use crate::authz::{AdminGrant, Authorizer, OrganisationGrant};
 use crate::channels::ChannelAdmin;
 use crate::clock::Clock;
 use crate::refusals::Refusals;
@@ -53,7 +56,17 @@ pub use system::{ConfigState, Reloads, System};
 
 /// Serves `/admin`. One for the process.
 pub struct Admin {
+    /// For operators, for their services and for what revokes.
     store: Option<Store>,
+    /// The same database for what organisations' administrators ask: what is asked here delays nothing there.
+    lists: Option<Store>,
+    slots: OrganisationSlots,
+    /// For what `lists` answers, until the answer is sent.
+    listing: OrganisationSlots,
+    /// The same, until it has the answer.
+    asking: OrganisationSlots,
+    /// For what revokes. No list keeps it waiting.
+    revoking: OrganisationSlots,
     rules: Option<Arc<AdminExecutor<Reconciler>>>,
     channels: Option<Arc<ChannelAdmin>>,
     authorizer: Arc<Authorizer>,
@@ -61,6 +74,18 @@ pub struct Admin {
     system: System,
     clock: Clock,
 }
+
+/// Requests of organisations' administrators at one time. The answers of most are small; 64 of the largest have a
+/// few hundred megabytes.
+const SLOTS: usize = 64;
+/// Those of one organisation: what a page asks for at once, beside a test of a channel that takes its time.
+const OF_EACH: usize = 4;
+/// Those of one organisation that the connection for lists answers. One more than it works on, so that an answer that
+/// is not read keeps no list from the organisation's others.
+const LISTS_OF_EACH: usize = 2;
+/// Those of them that it works on. So another organisation's waits for one statement of each, which ends after
+/// `database.query_timeout` (2 s), and would wait for the connection for longer (`database.connect_timeout`, 5 s).
+const ASKED_OF_EACH: usize = 1;
 
 /// What an endpoint may use of a request. No header of the client's gets here.
 pub struct AdminRequest {
@@ -84,7 +109,20 @@ impl Admin {
         system: System,
         clock: Clock,
     ) -> Self {
-        Self { store, rules, channels: None, authorizer, refusals: Arc::default(), system, clock }
+        Self {
+            lists: store.as_ref().map(Store::for_lists),
+            store: store.as_ref().map(Store::for_operators),
+            slots: OrganisationSlots::new(SLOTS, OF_EACH),
+            listing: OrganisationSlots::new(SLOTS, LISTS_OF_EACH),
+            asking: OrganisationSlots::new(SLOTS, ASKED_OF_EACH),
+            revoking: OrganisationSlots::new(SLOTS, OF_EACH),
+            rules,
+            channels: None,
+            authorizer,
+            refusals: Arc::default(),
+            system,
+            clock,
+        }
     }
 
     /// Shows these refusals.
@@ -101,9 +139,9 @@ impl Admin {
 
     /// Serves one request.
     pub async fn serve(
-        &self,
+        self: &Arc<Self>,
         grant: AdminGrant,
-        request: &AdminRequest,
+        request: AdminRequest,
     ) -> Result<Answer, AdminError> {
         let (uri, body) = (&request.uri, &request.body);
         match grant {
@@ -112,25 +150,7 @@ impl Admin {
                 CallerEndpoint::OpenApi => Ok(openapi::show(&grant)),
             },
             AdminGrant::Organisation(endpoint, grant) => {
-                use OrganisationEndpoint as E;
-                match endpoint {
-                    E::ListDeviceKeys => device_keys::list(self, &grant).await,
-                    E::CreateDeviceKey => device_keys::create(self, &grant, body).await,
-                    E::ShowDeviceKey => device_keys::show(self, &grant, request.id()?).await,
-                    E::RevokeDeviceKey => device_keys::revoke(self, &grant, request.id()?).await,
-                    E::ListRules => rules::list(self, &grant).await,
-                    E::DiffRules => rules::diff(self, &grant).await,
-                    E::SyncRules => rules::sync(self, &grant, uri).await,
-                    E::SyncProgress => rules::progress(self, &grant, request.id()?).await,
-                    E::ConfirmDeletion => rules::confirm(self, &grant, body).await,
-                    E::ListChannels => channels::list(self, &grant).await,
-                    E::DiffChannels => channels::diff(self, &grant).await,
-                    E::SyncChannels => channels::sync(self, &grant).await,
-                    E::TestChannel => channels::test(self, &grant, request.id()?).await,
-                    E::ConfirmChannels => channels::confirm(self, &grant, body).await,
-                    E::ListMembers => organisations::members(self, &grant, uri).await,
-                    E::ShowLimits => limits::show(self, &grant).await,
-                }
+                self.serve_organisation(endpoint, grant, request).await
             }
             AdminGrant::Operator(endpoint, grant) => {
                 use OperatorEndpoint as E;
@@ -158,8 +178,84 @@ impl Admin {
         }
     }
 
+    /// Serves an administrator of one organisation, when there is a slot.
+    ///
+    /// What has begun goes to its end, whatever the client does: the database does not stop for a client that is
+    /// gone, and whoever resets requests would have as many statements there as they like. Its slot is held until
+    /// then, and by its answer until that is sent.
+    async fn serve_organisation(
+        self: &Arc<Self>,
+        endpoint: OrganisationEndpoint,
+        grant: OrganisationGrant,
+        request: AdminRequest,
+    ) -> Result<Answer, AdminError> {
+        let slot = self.slot(endpoint, &grant).await?;
+        let asking = match slot {
+            Some(_) if is_listed(endpoint) => Some(self.asking.take(grant.organisation()).await?),
+            _ => None,
+        };
+        let admin = Arc::clone(self);
+        let work = tokio::spawn(async move {
+            let answer = admin.for_organisation(endpoint, &grant, &request).await;
+            drop(asking);
+            answer.map(|answer| answer.holding(slot))
+        });
+        work.await.unwrap_or(Err(AdminError::Internal))
+    }
+
+    /// None for the operator's services, which must not wait for whom they act against.
+    async fn slot(
+        &self,
+        endpoint: OrganisationEndpoint,
+        grant: &OrganisationGrant,
+    ) -> Result<Option<OrganisationSlot>, AdminError> {
+        if is_service(grant) {
+            return Ok(None);
+        }
+        let slots = match endpoint {
+            OrganisationEndpoint::RevokeDeviceKey => &self.revoking,
+            endpoint if is_listed(endpoint) => &self.listing,
+            _ => &self.slots,
+        };
+        Ok(Some(slots.take(grant.organisation()).await?))
+    }
+
+    async fn for_organisation(
+        &self,
+        endpoint: OrganisationEndpoint,
+        grant: &OrganisationGrant,
+        request: &AdminRequest,
+    ) -> Result<Answer, AdminError> {
+        use OrganisationEndpoint as E;
+        let (uri, body) = (&request.uri, &request.body);
+        match endpoint {
+            E::ListDeviceKeys => device_keys::list(self, grant, uri).await,
+            E::CreateDeviceKey => device_keys::create(self, grant, body).await,
+            E::ShowDeviceKey => device_keys::show(self, grant, request.id()?).await,
+            E::RevokeDeviceKey => device_keys::revoke(self, grant, request.id()?).await,
+            E::ListRules => rules::list(self, grant).await,
+            E::DiffRules => rules::diff(self, grant).await,
+            E::SyncRules => rules::sync(self, grant, uri).await,
+            E::SyncProgress => rules::progress(self, grant, request.id()?).await,
+            E::ConfirmDeletion => rules::confirm(self, grant, body).await,
+            E::ListChannels => channels::list(self, grant).await,
+            E::DiffChannels => channels::diff(self, grant).await,
+            E::SyncChannels => channels::sync(self, grant).await,
+            E::TestChannel => channels::test(self, grant, request.id()?).await,
+            E::ConfirmChannels => channels::confirm(self, grant, body).await,
+            E::ListMembers => organisations::members(self, grant, uri).await,
+            E::ShowLimits => limits::show(self, grant).await,
+        }
+    }
+
     fn store(&self) -> Result<&Store, AdminError> {
         self.store.as_ref().ok_or(AdminError::NoDatabase)
+    }
+
+    /// For what is asked about one organisation.
+    fn store_for(&self, grant: &OrganisationGrant) -> Result<&Store, AdminError> {
+        let store = if is_service(grant) { &self.store } else { &self.lists };
+        store.as_ref().ok_or(AdminError::NoDatabase)
     }
 
     fn rules(&self) -> Result<&Reconciler, AdminError> {
@@ -184,6 +280,20 @@ impl AdminRequest {
     fn id(&self) -> Result<Uuid, AdminError> {
         self.route.id_in(self.uri.path()).ok_or(AdminError::Missing("identifier"))
     }
+}
+
+/// Whether the caller is one of the operator's services.
+fn is_service(grant: &OrganisationGrant) -> bool {
+    matches!(grant.principal().identity(), Identity::Service(_))
+}
+
+/// Whether the connection for lists answers it, to whoever is no service.
+fn is_listed(endpoint: OrganisationEndpoint) -> bool {
+    use OrganisationEndpoint as E;
+    matches!(
+        endpoint,
+        E::ListDeviceKeys | E::CreateDeviceKey | E::ShowDeviceKey | E::ListMembers | E::ShowLimits
+    )
 }
 
 /// The name under which a change is recorded.

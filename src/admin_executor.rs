@@ -1,4 +1,5 @@
-//! The work of administrators, away from the threads that serve requests and sync.
+//! The work of administrators: how much of it there is at once, and a thread for it that neither serves requests
+//! nor syncs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -17,9 +18,23 @@ use crate::tenancy::OrganisationId;
 pub struct AdminExecutor<E> {
     engine: Arc<E>,
     runtime: Handle,
-    slots: Semaphore,
-    /// One slot for each organisation with work, so that none takes all of them.
+    slots: OrganisationSlots,
+}
+
+/// Slots for the work of organisations' administrators: so many in all, and fewer for each organisation, so that
+/// none takes all of them.
+pub struct OrganisationSlots {
+    all: Arc<Semaphore>,
+    of_each: usize,
+    /// Of organisations with work.
     of_organisations: Mutex<HashMap<OrganisationId, Arc<Semaphore>>>,
+}
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub struct OrganisationSlot {
+    _own: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
 }
 
 /// All slots are taken, or the work takes too long.
@@ -28,6 +43,8 @@ pub struct Overloaded;
 
 /// Concurrent work.
 const SLOTS: usize = 4;
+/// Of one organisation, including what waits: whoever waits takes memory.
+const MOST_OF_ONE: usize = 64;
 /// How long to wait for a slot, and for the work.
 const QUEUE: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(75);
@@ -40,7 +57,7 @@ impl<E> AdminExecutor<E> {
 
     /// With so much concurrent work.
     pub fn with_slots(engine: Arc<E>, runtime: Handle, slots: usize) -> Self {
-        Self { engine, runtime, slots: Semaphore::new(slots), of_organisations: Mutex::default() }
+        Self { engine, runtime, slots: OrganisationSlots::new(slots, 1) }
     }
 
     /// For what the database alone answers.
@@ -57,15 +74,8 @@ impl<E> AdminExecutor<E> {
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let slot = {
-            let mut slots = self.of_organisations.lock();
-            // Whoever waits or works holds a clone.
-            slots.retain(|_, slot| Arc::strong_count(slot) > 1);
-            let slot = slots.entry(organisation.clone());
-            Arc::clone(slot.or_insert_with(|| Arc::new(Semaphore::new(1))))
-        };
-        let Ok(Ok(_slot)) = timeout(QUEUE, slot.acquire()).await else { return Err(Overloaded) };
-        self.run(work).await
+        let _slot = self.slots.take(organisation).await?;
+        self.carry_out(work).await
     }
 
     /// Runs `work` on the executor's thread. Dropping the future cancels it.
@@ -76,11 +86,57 @@ impl<E> AdminExecutor<E> {
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let slot = timeout(QUEUE, self.slots.acquire()).await;
+        let slot = timeout(QUEUE, self.slots.all.acquire()).await;
         let Ok(Ok(_slot)) = slot else { return Err(Overloaded) };
+        self.carry_out(work).await
+    }
+
+    async fn carry_out<T: Send + 'static, F>(
+        &self,
+        work: impl FnOnce(Arc<E>) -> F,
+    ) -> Result<T, Overloaded>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
         let work = AbortOnDropHandle::new(self.runtime.spawn(work(Arc::clone(&self.engine))));
         match timeout(LONGEST, work).await {
             Ok(Ok(done)) => Ok(done),
+            Ok(Err(_)) | Err(_) => Err(Overloaded),
+        }
+    }
+}
+
+impl OrganisationSlots {
+    /// So many in all, and so many for each organisation.
+    pub fn new(all: usize, of_each: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(all)), of_each, of_organisations: Mutex::default() }
+    }
+
+    /// Takes one, perhaps after a wait.
+    pub async fn take(
+        &self,
+        organisation: &OrganisationId,
+    ) -> Result<OrganisationSlot, Overloaded> {
+        let own = {
+            let mut slots = self.of_organisations.lock();
+            // Whoever waits or works holds a clone.
+            slots.retain(|_, own| Arc::strong_count(own) > 1);
+            let new = || Arc::new(Semaphore::new(self.of_each));
+            let own = slots.entry(organisation.clone()).or_insert_with(new);
+            // One is the map's.
+            if Arc::strong_count(own) > MOST_OF_ONE {
+                return Err(Overloaded);
+            }
+            Arc::clone(own)
+        };
+        let taking = async {
+            // Its own first: who waits for that keeps nothing from others.
+            let own = own.acquire_owned().await?;
+            let of_all = Arc::clone(&self.all).acquire_owned().await?;
+            Ok::<_, AcquireError>(OrganisationSlot { _own: own, _of_all: of_all })
+        };
+        match timeout(QUEUE, taking).await {
+            Ok(Ok(slot)) => Ok(slot),
             Ok(Err(_)) | Err(_) => Err(Overloaded),
         }
     }
@@ -112,6 +168,29 @@ mod tests {
         let done = of_acme.join_all().await;
         assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 1, "{done:?}");
         assert_eq!(executor.run_for(&acme, async |_| 7).await, Ok(7));
-        assert_eq!(executor.of_organisations.lock().len(), 1);
+        assert_eq!(executor.slots.of_organisations.lock().len(), 1);
+    }
+
+    // A flood waits within bounds, and what is over them is told at once.
+    #[tokio::test(start_paused = true)]
+    async fn of_one_organisation_a_few_work_and_some_wait() {
+        let slots = Arc::new(OrganisationSlots::new(3, 2));
+        let [acme, beta] = ["acme", "beta"].map(|name| OrganisationId::parse(name).unwrap());
+        let held = [slots.take(&acme).await.unwrap(), slots.take(&acme).await.unwrap()];
+        let mut waiting = JoinSet::new();
+        for _ in held.len()..MOST_OF_ONE {
+            let (slots, acme) = (Arc::clone(&slots), acme.clone());
+            waiting.spawn(async move { slots.take(&acme).await.map(drop) });
+        }
+        sleep(Duration::from_millis(1)).await;
+        let began = tokio::time::Instant::now();
+        assert!(slots.take(&acme).await.is_err());
+        let of_beta = slots.take(&beta).await.unwrap();
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!(slots.take(&beta).await.is_err(), "all are taken");
+        assert!(began.elapsed() >= QUEUE);
+        assert!(waiting.join_all().await.iter().all(Result::is_err));
+        drop((held, of_beta));
+        assert!(slots.take(&acme).await.is_ok());
     }
 }

@@ -28,7 +28,8 @@
 //!
 //! # What protects the others
 //!
-//! An organisation has at most `alert_events.max_open` open events. The buffer is shared like slots of
+//! An organisation has at most `alert_events.max_open` open alerts, and as many silent devices. What the database
+//! refuses of one organisation keeps back no other. The buffer is shared like slots of
 //! requests ([`buffer`]); messages are read on a thread of their own, and a bounded number at once.
 
 mod batch_size;

@@ -13,6 +13,8 @@
 //!   change came is read again, because it may have seen the time before.
 //! - *Epochs.* What was read before changes may have been missed ([`Feed::epoch`]) is read again
 //!   before it is used.
+//! - *Only for somebody.* A key for which nobody waits any more when its turn comes is not read, unless a value of it
+//!   is in use; and only so many are asked for at the same time. Anybody can name keys and leave.
 //! - *Stale while away.* When the database cannot be read, what was known goes on being used, up to
 //!   an age; what was not known is [`Unavailable`], which is ours to blame and never a refusal.
 
@@ -25,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -192,7 +194,9 @@ where
             Some(_) => self.policy.read_timeout.min(STALE_READ_TIMEOUT),
             None => self.policy.read_timeout,
         };
-        if let Ok(Ok(Some(entry))) = timeout(read_timeout, self.ask(key)).await {
+        if let Some(waiting) = self.ask(key, stale.is_some())
+            && let Ok(Ok(Some(entry))) = timeout(read_timeout, waiting).await
+        {
             self.metrics.reads.increment(1);
             return Ok(Found { value: entry.value, origin: Origin::Read });
         }
@@ -239,12 +243,13 @@ where
         self.remembered.get(key).is_some()
     }
 
-    fn ask(&self, key: &K) -> tokio::sync::oneshot::Receiver<Option<Entry<V>>> {
-        let (waiting, is_first) = self.flights.join(key.clone());
-        if is_first {
+    /// None if too many others are asked for.
+    fn ask(&self, key: &K, is_known: bool) -> Option<oneshot::Receiver<Option<Entry<V>>>> {
+        let joined = self.flights.join(key.clone(), is_known)?;
+        if joined.is_first {
             self.send(key.clone());
         }
-        waiting
+        Some(joined.entry)
     }
 
     fn send(&self, key: K) {
@@ -325,7 +330,10 @@ where
             let mut keys = Vec::new();
             tokio::select! {
                 () = cancelled.cancelled() => return,
-                count = asked.0.recv_many(&mut keys, MOST_AT_ONCE) => if count == 0 { return },
+                key = asked.0.recv() => match key {
+                    Some(key) => self.take(key, &mut asked.0, &mut keys),
+                    None => return,
+                },
             }
             unreadable.retain(|_, seen| seen.elapsed() < UNREADABLE_REST);
             let (resting, keys): (Vec<K>, Vec<K>) =
@@ -383,6 +391,18 @@ where
                     }
                 }
             }
+        }
+    }
+
+    /// Fills the keys of one query from the queue, of which this is the first. Those that were given up do not count,
+    /// or a flood of them would make the queue longer with each query.
+    fn take(&self, first: K, asked: &mut mpsc::UnboundedReceiver<K>, keys: &mut Vec<K>) {
+        let mut next = Some(first);
+        while let Some(key) = next {
+            if self.flights.take(&key) {
+                keys.push(key);
+            }
+            next = if keys.len() < MOST_AT_ONCE { asked.try_recv().ok() } else { None };
         }
     }
 

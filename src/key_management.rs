@@ -11,7 +11,9 @@ use uuid::Uuid;
 
 use crate::authn::NewKey;
 use crate::clock::{parse_rfc3339, rfc3339};
-use crate::store::{KeyHash, ListedDeviceKey, MOST_KEYS, NewDeviceKey, Store, StoreError};
+use crate::store::{
+    DeviceKeysWanted, KeyHash, ListedDeviceKey, MOST_KEYS, NewDeviceKey, Store, StoreError,
+};
 use crate::tenancy::{DeviceId, OrganisationId, Scope, Scopes};
 
 /// What a new key is to be.
@@ -146,15 +148,30 @@ pub async fn register(
     Ok(DeviceKeyView::of(&listed, now))
 }
 
-/// The keys of an organisation, and whether these are all.
+/// The keys of an organisation, the newest first, and whether these are all.
 pub async fn list(
     store: &Store,
     organisation: &OrganisationId,
     now: OffsetDateTime,
 ) -> Result<(Vec<DeviceKeyView>, bool), StoreError> {
-    let keys = store.list_device_keys(organisation).await?;
-    let is_complete = keys.len() < MOST_KEYS;
-    Ok((keys.iter().map(|key| DeviceKeyView::of(key, now)).collect(), is_complete))
+    let all = DeviceKeysWanted { filter: String::new(), after: None, limit: MOST_KEYS };
+    page(store, organisation, all, now).await
+}
+
+/// A page of them, and whether it is the last one.
+pub async fn page(
+    store: &Store,
+    organisation: &OrganisationId,
+    wanted: DeviceKeysWanted,
+    now: OffsetDateTime,
+) -> Result<(Vec<DeviceKeyView>, bool), StoreError> {
+    let limit = wanted.limit;
+    // One more, to know whether there is a next page.
+    let wanted = DeviceKeysWanted { limit: limit + 1, ..wanted };
+    let mut keys = store.list_device_keys(organisation, wanted).await?;
+    let is_last = keys.len() <= limit;
+    keys.truncate(limit);
+    Ok((keys.iter().map(|key| DeviceKeyView::of(key, now)).collect(), is_last))
 }
 
 /// One key of an organisation, if the organisation has it.

@@ -277,11 +277,12 @@ impl Pipeline {
     ) -> Result<(Response<Bytes>, Option<String>), Rejection> {
         let AdminCall { route, endpoint, caller, uri, .. } = call;
         let grant = self.authorizer.authorize_admin(&caller.principal, endpoint, organisation);
-        let grant = grant.await.map_err(|denial| Rejection::Denied(denial, None))?;
+        let grant = self.limits.before_permit(grant).await?;
+        let grant = grant.map_err(|denial| Rejection::Denied(denial, None))?;
         let body = self.body(route, client_body, record).await?;
         let body = body.collect().await?;
         let request = AdminRequest { route, uri, body: body.to_bytes(), proof: caller.proof };
-        let answer = self.admin.serve(grant, &request).await;
+        let answer = self.admin.serve(grant, request).await;
         answer.and_then(Answer::into_response).map_err(Rejection::Admin)
     }
 

@@ -113,7 +113,7 @@ pub enum Reason {
     UnknownKey,
     /// The token's key is not in the key set yet; the set is fetched again shortly.
     #[strum(
-        message = "Nothing: the client retries, and the key set is fetched within seconds. If it lasts, see `key_set_fetches_total`."
+        message = "Nothing: the client retries, and the key set is fetched within seconds. Behind a cache that serves an older copy it can last for 20 minutes. If it lasts longer, see `key_set_fetches_total`."
     )]
     KeyPending,
     /// The token's signature is wrong.
@@ -355,7 +355,7 @@ pub enum Reason {
     UpstreamSevered,
     /// The status is none of Mimir's: something else answers at the address.
     #[strum(
-        message = "Check `upstream.urls`: something else than Mimir answers there; `detail` has the status."
+        message = "Check `upstream.urls`: something else than Mimir answers there; `detail` has the status. With 404 for Influx lines alone, set `distributor.influx_endpoint_enabled` in Mimir."
     )]
     UpstreamMisdirected,
     /// An answer of Mimir's that must be rewritten cannot be read, or is too large.

@@ -103,11 +103,18 @@ impl From<AdminError> for Rejection {
 /// come back together. Senders back off further by themselves.
 const RETRY_AFTER: std::ops::RangeInclusive<u64> = 5..=15;
 
+/// The same by OTLP. An SDK that exports without a collector waits this long in place of its own back-off, and
+/// drops the batch if that is longer than what is left of its export timeout, 10 s by default
+/// (opentelemetry-js `retrying-transport.ts`, opentelemetry-dotnet `OtlpRetry.cs`). The collector waits
+/// for the longer of this and its own back-off, so it does not come more often for it.
+const OTLP_RETRY_AFTER: std::ops::RangeInclusive<u64> = 1..=4;
+
 /// A device key may also be the password of Basic authentication.
 const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"device keys\"");
 
-/// What is added to the time after which a rate has room again, in seconds.
-const LIMITED_SPREAD: std::ops::RangeInclusive<u64> = 1..=3;
+/// What is added to a moment that all who are refused wait for, in seconds: a rate has room again, or the key
+/// set is fetched.
+const SPREAD: std::ops::RangeInclusive<u64> = 1..=3;
 
 /// Rounded up: a request before the time is over would be refused again.
 fn whole_seconds(after: Duration) -> u64 {
@@ -124,6 +131,8 @@ pub enum Audience {
     Alertmanager,
     /// A sender: plain text.
     Sender,
+    /// A sender by OTLP: the same, but that it is told to come back sooner.
+    OtlpSender,
 }
 
 impl Audience {
@@ -133,8 +142,13 @@ impl Audience {
         match route.map(|route| route.surface).or_else(|| route::surface_near(path)) {
             Some(Surface::Query | Surface::Rules | Surface::Admin) => Self::Reader,
             Some(Surface::Alerts) => Self::Alertmanager,
-            Some(Surface::Push | Surface::Otlp) | None => Self::Sender,
+            Some(Surface::Otlp) => Self::OtlpSender,
+            Some(Surface::Push) | None => Self::Sender,
         }
+    }
+
+    fn is_sender(self) -> bool {
+        matches!(self, Self::Sender | Self::OtlpSender)
     }
 }
 
@@ -313,6 +327,11 @@ impl Rejection {
     pub fn detail(&self) -> Option<String> {
         match self {
             Self::Failed(ForwardError::Connect(error)) => Some(error.to_string()),
+            // Of pushes Mimir itself answers only those of Influx lines so, if it does not take them.
+            Self::Failed(ForwardError::Misdirected(status @ 404)) => Some(format!(
+                "upstream answered {status}, which is none of Mimir's answers to a push, but for Influx lines while \
+                 distributor.influx_endpoint_enabled is off"
+            )),
             Self::Failed(ForwardError::Misdirected(status)) => Some(format!(
                 "upstream answered {status}, which is none of Mimir's answers to a push"
             )),
@@ -337,23 +356,26 @@ impl Rejection {
         }
     }
 
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
+    fn retry_after(&self, audience: Audience) -> Option<Duration> {
+        let status = self.status();
+        if !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS {
+            return None;
+        }
+        let (least, spread) = match self {
+            // Also where the moment is known: who comes too early is told again, and who is told a longer time
+            // does not come at all.
+            _ if audience == Audience::OtlpSender && status.is_server_error() => {
+                (Duration::ZERO, OTLP_RETRY_AFTER)
+            }
             Self::Credential(
                 Refusal::KeysUnavailable { retry_after } | Refusal::KeyPending { retry_after },
-            ) => Some(*retry_after),
-            Self::Limited(
+            )
+            | Self::Limited(
                 LimitError::Requests { retry_after, .. } | LimitError::Bytes { retry_after, .. },
-            ) => {
-                // All that were refused wait for the same moment: spread them.
-                Some(*retry_after + Duration::from_secs(fastrand::u64(LIMITED_SPREAD)))
-            }
-            other => {
-                let status = other.status();
-                let retries = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-                retries.then(|| Duration::from_secs(fastrand::u64(RETRY_AFTER)))
-            }
-        }
+            ) => (*retry_after, SPREAD),
+            _ => (Duration::ZERO, RETRY_AFTER),
+        };
+        Some(least + Duration::from_secs(fastrand::u64(spread)))
     }
 
     /// Prometheus' name for the kind of error.
@@ -374,7 +396,9 @@ impl Rejection {
     pub fn response(&self, audience: Audience, id: &RequestId) -> Response<Full<Bytes>> {
         let message = self.message();
         let (content_type, text) = match audience {
-            Audience::Sender => ("text/plain; charset=utf-8", format!("{message}\n")),
+            Audience::Sender | Audience::OtlpSender => {
+                ("text/plain; charset=utf-8", format!("{message}\n"))
+            }
             Audience::Alertmanager if self.status() == StatusCode::BAD_REQUEST => {
                 ("application/json", serde_json::Value::from(message).to_string())
             }
@@ -391,7 +415,7 @@ impl Rejection {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(REQUEST_ID, id.header_value());
-        if let Some(after) = self.retry_after() {
+        if let Some(after) = self.retry_after(audience) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
         }
         if self.status() == StatusCode::UNAUTHORIZED {
@@ -414,7 +438,7 @@ impl Rejection {
     fn offers_basic(&self, audience: Audience) -> bool {
         let is_credential =
             matches!(self.reason(), Reason::NoCredential | Reason::MalformedCredential);
-        audience == Audience::Sender
+        audience.is_sender()
             && (is_credential || matches!(self, Self::Credential(Refusal::DeviceKey(_))))
     }
 

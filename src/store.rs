@@ -37,7 +37,8 @@ mod revocations;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgArguments, PgDatabaseError, PgRow};
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Row as _};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
@@ -48,7 +49,8 @@ use crate::config::{DatabaseConfig, TablesRead};
 pub use crate::labels::NotificationState;
 pub use alert_events::{
     AlertChanges, AlertEventRow, AlertKey, AlertStart, AlertWriteError, AskedAlert, EndedBecause,
-    LoadedAlerts, Millis, OverdueBounds, Pairs, SilenceChanges, SilenceLimits, StoredAlertEvent,
+    LoadedAlerts, Millis, OverdueBounds, OverdueStart, Pairs, RefusedSilences, SilenceChanges,
+    SilenceLimits, StoredAlertEvent,
 };
 pub use alert_rule_guard::{Confirmed, GuardHeld, GuardRow, HeldRule};
 pub use alert_rule_leader::LeaderRow;
@@ -60,7 +62,9 @@ pub use alert_rules::{
     AlertRuleRow, Excess, MOST_ORGANISATION_BYTES, MOST_ROW_BYTES, MOST_ROWS, RulesSnapshot,
     Tombstones,
 };
-pub use device_keys::{DeviceKeyRow, KeyHash, ListedDeviceKey, MOST_KEYS, NewDeviceKey};
+pub use device_keys::{
+    DeviceKeyRow, DeviceKeysWanted, KeyHash, ListedDeviceKey, MOST_KEYS, NewDeviceKey,
+};
 pub use feed::{Feed, TableChange};
 #[cfg(test)]
 pub(crate) use leadership::SILENCE;
@@ -83,7 +87,7 @@ pub use revocations::{
 
 use connect::Server;
 use identity::Identity;
-use queries::Queries;
+use queries::{Lookup, Queries};
 
 /// The database. Cheap to clone.
 #[derive(Clone)]
@@ -92,14 +96,17 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     /// For look-ups, on which requests wait.
     lookups: PgPool,
-    /// For administrators and for what is written: however much they ask, look-ups go on.
+    /// For operators and for what is written: however much that is, look-ups go on.
     side: PgPool,
+    /// For lists, and for all else that administrators of organisations ask: however much that is, what is on the
+    /// side goes on, for operators and revocations above all.
+    lists: PgPool,
     runtime: Handle,
     server: Arc<Server>,
     config: DatabaseConfig,
     tables: TablesRead,
     /// What the check has found.
-    checked: OnceCell<Checked>,
+    checked: Arc<OnceCell<Checked>>,
 }
 
 struct Checked {
@@ -120,8 +127,8 @@ pub enum StoreError {
     /// It is too slow, or failed.
     #[error("the database is not available: {0}")]
     Unavailable(String),
-    /// It takes or reads something else, but not this: a value that is not of its kind, or that a constraint forbids.
-    /// The same again would fail again.
+    /// It takes or reads something else, but not this: a value that is not of its kind, or that a constraint or an
+    /// operator's trigger forbids. The same again would fail again.
     #[error("the database refuses it: {0}")]
     Refused(String),
     /// An operator has to do something.
@@ -144,13 +151,21 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// The store of a process: `database.max_connections` for look-ups and [`SIDE_CONNECTIONS`]
-    /// more. It connects when it is first used. To be called on the runtime that is to serve it.
+    /// The store of a process: `database.max_connections` for look-ups, and [`SIDE_CONNECTIONS`] and
+    /// [`LIST_CONNECTIONS`] more. It connects when it is first used. To be called on the runtime that
+    /// is to serve it.
     pub fn new(config: &DatabaseConfig, tables: TablesRead) -> Result<Self, StoreError> {
         let server = Arc::new(Server::new(config)?);
-        let lookups = server.pool(config, config.max_connections);
-        let side = server.pool(config, SIDE_CONNECTIONS);
-        Ok(Self::with_pools(server, config, tables, lookups, side))
+        Ok(Self(Arc::new(Inner {
+            lookups: server.pool(config, config.max_connections),
+            side: server.pool(config, SIDE_CONNECTIONS),
+            lists: server.pool(config, LIST_CONNECTIONS),
+            runtime: Handle::current(),
+            server,
+            config: config.clone(),
+            tables,
+            checked: Arc::default(),
+        })))
     }
 
     /// A further store of the same database, with this many connections for everything. To be called on the runtime
@@ -159,24 +174,43 @@ impl Store {
     pub fn beside(&self, connections: u32) -> Self {
         let Inner { server, config, tables, .. } = &*self.0;
         let pool = server.pool(config, connections);
-        Self::with_pools(Arc::clone(server), config, *tables, pool.clone(), pool)
+        // Requests look sessions up, and they ask the first one.
+        let tables = TablesRead { sessions: false, ..*tables };
+        self.on(&pool, Handle::current(), tables, Arc::default())
     }
 
-    fn with_pools(
-        server: Arc<Server>,
-        config: &DatabaseConfig,
+    /// This store with its connections for operators, for everything, look-ups too.
+    pub fn for_operators(&self) -> Self {
+        self.with(&self.0.side)
+    }
+
+    /// This store with its connections for lists, for everything, look-ups too.
+    pub fn for_lists(&self) -> Self {
+        self.with(&self.0.lists)
+    }
+
+    fn with(&self, pool: &PgPool) -> Self {
+        let Inner { runtime, tables, checked, .. } = &*self.0;
+        self.on(pool, runtime.clone(), *tables, Arc::clone(checked))
+    }
+
+    fn on(
+        &self,
+        pool: &PgPool,
+        runtime: Handle,
         tables: TablesRead,
-        lookups: PgPool,
-        side: PgPool,
+        checked: Arc<OnceCell<Checked>>,
     ) -> Self {
+        let Inner { server, config, .. } = &*self.0;
         Self(Arc::new(Inner {
-            lookups,
-            side,
-            runtime: Handle::current(),
-            server,
+            lookups: pool.clone(),
+            side: pool.clone(),
+            lists: pool.clone(),
+            runtime,
+            server: Arc::clone(server),
             config: config.clone(),
             tables,
-            checked: OnceCell::new(),
+            checked,
         }))
     }
 
@@ -263,8 +297,14 @@ impl Store {
     ) -> Result<T, StoreError> {
         let store = self.clone();
         self.run(async move {
-            let query = bind(statement(sql(store.queries().await?)));
-            read(store.rows(&store.0.lookups, query).await?)
+            let queries = store.queries().await?;
+            let sql = sql(queries);
+            let reads_bans = queries.reads_bans() && sql == queries.of(Lookup::Session);
+            let rows = store.rows(&store.0.lookups, bind(statement(sql))).await;
+            if reads_bans && matches!(rows, Err(StoreError::Unfit(_))) {
+                store.check_bans_again(queries).await;
+            }
+            read(rows?)
         })
         .await
     }
@@ -361,18 +401,32 @@ pub(crate) fn storable(text: &str) -> String {
 const FIRST_CHECK: Duration = Duration::from_secs(20);
 /// The target of the events that tell Postgres's notices, with their severity as the level.
 pub const NOTICES: &str = "sqlx::postgres::notice";
-/// Connections for administrators and for what is written, beside `database.max_connections`.
+/// Connections for operators, their services and what is written, beside `database.max_connections`.
 pub const SIDE_CONNECTIONS: u32 = 2;
+/// Connections for lists, and for all else that administrators of organisations ask of the tables.
+pub const LIST_CONNECTIONS: u32 = 1;
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match error.as_database_error() {
             None => Self::Unavailable(describe(&error)),
             Some(database) => {
-                Self::of_code(database.code().as_deref(), database.message().to_owned())
+                let problem = database.message().to_owned();
+                let error = Self::of_code(database.code().as_deref(), problem.clone());
+                // A function that refuses a row may give its error any code.
+                if is_raised(database) && !error.is_refusal() {
+                    return Self::Refused(problem);
+                }
+                error
             }
         }
     }
+}
+
+/// Whether `raise` of PL/pgSQL has made the error: Postgres tells the function of its own source.
+fn is_raised(database: &dyn DatabaseError) -> bool {
+    let database = database.try_downcast_ref::<PgDatabaseError>();
+    database.and_then(PgDatabaseError::routine) == Some("exec_stmt_raise")
 }
 
 impl StoreError {
@@ -389,12 +443,20 @@ impl StoreError {
         // Missing tables, rights and logins do not mend themselves.
         const UNFIT: [&str; 8] =
             ["42P01", "42703", "42883", "42501", "3F000", "28P01", "28000", "3D000"];
+        // What a trigger does with the row (09, 27), a function that comes to no case or no end (20, 2F) or is in
+        // another language (38, 39), a subquery with several rows, a constraint, a view's check (44), a limit of the
+        // server's such as that of an index, and what a function in PL/pgSQL raises. What hits every row, such as a
+        // missing table, is in none of these classes.
+        const OF_A_ROW: [&str; 11] =
+            ["09", "20", "21", "23", "27", "2F", "38", "39", "44", "54", "P0"];
         match code {
             Some(FOREIGN_KEY) => Self::Missing("organisation"),
             Some(UNIQUE) => Self::Taken,
             Some(code) if UNFIT.contains(&code) => Self::Unfit(problem),
-            // Class 23: a constraint forbids it.
-            Some(code) if is_data_exception(code) || code.starts_with("23") => {
+            Some(code)
+                if is_data_exception(code)
+                    || OF_A_ROW.iter().any(|class| code.starts_with(class)) =>
+            {
                 Self::Refused(problem)
             }
             _ => Self::Unavailable(problem),
@@ -420,4 +482,27 @@ fn describe(error: &sqlx::Error) -> String {
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A row that is refused is left out or dropped; what fails for every row is an outage and loses nothing.
+    #[test]
+    fn errors_of_one_row_are_refusals_and_errors_of_all_rows_are_not() {
+        let is_refusal = |code: &str| StoreError::of_code(Some(code), String::new()).is_refusal();
+        for code in [
+            "09000", "20000", "21000", "22P02", "23502", "23503", "23505", "23514", "27000",
+            "2F005", "38000", "39004", "44000", "54000", "P0001", "P0002", "P0004",
+        ] {
+            assert!(is_refusal(code), "{code}");
+        }
+        for code in [
+            "08006", "25006", "40001", "40P01", "42501", "42P01", "42883", "53100", "53300",
+            "55P03", "57014", "57P01", "58030", "XX000",
+        ] {
+            assert!(!is_refusal(code), "{code}");
+        }
+    }
 }

@@ -1,25 +1,33 @@
 //! `/admin/organisations/{organisation}/device-keys`
 
+use http::Uri;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body::read_body;
 use super::organisations::must_exist;
+use super::paging::{MOST, Paging};
 use super::{Admin, AdminError, Answer, recorded_name};
 use crate::authn::Identity;
 use crate::authz::OrganisationGrant;
 use crate::config::MembershipPolicy;
 use crate::key_management::{self, Creator, DeviceKeyRequest, DeviceKeyView};
+use crate::store::DeviceKeysWanted;
 use crate::tenancy::DeviceId;
 
-/// The device keys of an organisation.
+/// A page of an organisation's device keys, the newest first.
 #[derive(Serialize, ToSchema)]
 pub(super) struct DeviceKeyList {
     device_keys: Vec<DeviceKeyView>,
-    /// Whether these are all.
+    /// Whether no others follow.
     complete: bool,
+    /// What `after` is to be for the next page; null on the last one.
+    next: Option<Uuid>,
 }
+
+/// The length of a page that is not said. Most organisations have fewer keys, and most clients send no `limit`.
+pub(super) const PAGE: usize = MOST;
 
 /// A device key that was just created.
 #[derive(Serialize, ToSchema)]
@@ -38,7 +46,7 @@ pub(super) async fn create(
     body: &[u8],
 ) -> Result<Answer, AdminError> {
     let request: DeviceKeyRequest = read_body(body)?;
-    let (store, now) = (admin.store()?, admin.now());
+    let (store, now) = (admin.store_for(grant)?, admin.now());
     // Where our own tables hold the memberships, they hold the organisations, too.
     let is_elsewhere = admin.authorizer.membership_policy() == MembershipPolicy::Claims
         || store.reads_memberships_elsewhere();
@@ -61,13 +69,34 @@ pub(super) async fn create(
     Ok(Answer::of(&created).created().about(id))
 }
 
-pub(super) async fn list(admin: &Admin, grant: &OrganisationGrant) -> Result<Answer, AdminError> {
-    let (device_keys, complete) =
-        key_management::list(admin.store()?, grant.organisation(), admin.now()).await?;
+pub(super) async fn list(
+    admin: &Admin,
+    grant: &OrganisationGrant,
+    uri: &Uri,
+) -> Result<Answer, AdminError> {
+    let Paging { limit, after, filter, .. } =
+        Paging::read_or(PAGE, uri, &["limit", "after", "filter"])?;
+    let wrong = |problem: &str| AdminError::Request(format!("after must be {problem}"));
+    let after = match after.as_str() {
+        "" => None,
+        after => Some(DeviceId(
+            Uuid::try_parse(after).map_err(|_| wrong("a device key's identifier, a UUID"))?,
+        )),
+    };
+    let (store, organisation, now) = (admin.store_for(grant)?, grant.organisation(), admin.now());
+    let wanted = DeviceKeysWanted { filter, after, limit };
+    let (device_keys, complete) = key_management::page(store, organisation, wanted, now).await?;
     if device_keys.is_empty() {
-        must_exist(admin, grant.organisation()).await?;
+        must_exist(store, organisation).await?;
+        // After a key that is not there, none follows: that would look like the end.
+        if let Some(last) = after
+            && key_management::find(store, organisation, last, now).await?.is_none()
+        {
+            return Err(wrong("a device key of this organisation"));
+        }
     }
-    Ok(Answer::of(&DeviceKeyList { device_keys, complete }))
+    let next = device_keys.last().map(|key| key.id).filter(|_| !complete);
+    Ok(Answer::of(&DeviceKeyList { device_keys, complete, next }))
 }
 
 pub(super) async fn show(
@@ -76,7 +105,9 @@ pub(super) async fn show(
     id: Uuid,
 ) -> Result<Answer, AdminError> {
     let organisation = grant.organisation();
-    let key = key_management::find(admin.store()?, organisation, DeviceId(id), admin.now()).await?;
+    let key =
+        key_management::find(admin.store_for(grant)?, organisation, DeviceId(id), admin.now())
+            .await?;
     Ok(Answer::of(&key.ok_or(AdminError::Missing("device key"))?).about(id))
 }
 

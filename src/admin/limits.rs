@@ -181,7 +181,7 @@ pub(super) async fn show(admin: &Admin, grant: &OrganisationGrant) -> Result<Ans
     let is_used = !report.in_flight.is_empty() || report.hits.total > 0;
     // Limits are also those of organisations in claims alone, without a database.
     if !is_used && !report.has_own_limits && admin.store.is_some() {
-        must_exist(admin, grant.organisation()).await?;
+        must_exist(admin.store_for(grant)?, grant.organisation()).await?;
     }
     Ok(Answer::of(&view(&report, admin.now())))
 }

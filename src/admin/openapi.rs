@@ -4,7 +4,9 @@
 //! does not compile.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
+use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
@@ -14,9 +16,10 @@ use utoipa::openapi::schema::Schema;
 use super::all_rules::{AllSyncAnswer, Status};
 use super::answer::{Answer, Success};
 use super::channel_views::{AllChannels, ChannelDiffView, ChannelList, ChannelSyncAnswer};
-use super::device_keys::{CreatedDeviceKey, DeviceKeyList};
+use super::device_keys::{self, CreatedDeviceKey, DeviceKeyList};
 use super::limits::{LimitsView, OrganisationUseView};
 use super::organisations::{MemberPage, OrganisationPage};
+use super::paging;
 use super::refusals::{MOST, RefusalList};
 use super::revocations::{AddedRevocation, RemovedRevocation, RevocationList, RevocationRequest};
 use super::rule_views::{DiffView, RuleList, SyncAnswer, SyncProgress};
@@ -58,14 +61,19 @@ struct Operation<'a> {
     has_dry_run: bool,
     filters: Vec<Value>,
     paging: &'static [&'static str],
+    /// The length of a page that is not said.
+    page: usize,
 }
 
 /// The schemas that the document refers to, by name.
 #[derive(Default)]
 struct Schemas(BTreeMap<String, RefOr<Schema>>);
 
+/// Made once: every caller may ask for it, and it takes a while.
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
+
 pub(super) fn show(_: &CallerGrant) -> Answer {
-    Answer::of(&document())
+    Answer::written(Ok(DOCUMENT.clone()))
 }
 
 fn document() -> Value {
@@ -125,9 +133,10 @@ fn describe(endpoint: AdminEndpoint, schemas: &mut Schemas) -> Operation<'_> {
         AdminEndpoint::Organisation(endpoint) => {
             use OrganisationEndpoint as E;
             match endpoint {
-                E::ListDeviceKeys => {
-                    Operation::new("device keys", schemas).answers::<DeviceKeyList>(Done, DONE)
-                }
+                E::ListDeviceKeys => Operation::new("device keys", schemas)
+                    .with_paging(&["limit", "after", "filter"])
+                    .with_pages_of(device_keys::PAGE)
+                    .answers::<DeviceKeyList>(Done, DONE),
                 E::CreateDeviceKey => Operation::new("device keys", schemas)
                     .takes::<DeviceKeyRequest>()
                     .answers::<CreatedDeviceKey<'_>>(Created, "created"),
@@ -228,6 +237,7 @@ impl<'a> Operation<'a> {
             has_dry_run: false,
             filters: vec![],
             paging: &[],
+            page: paging::LIMIT,
         }
     }
 
@@ -259,6 +269,11 @@ impl<'a> Operation<'a> {
     /// Takes these parameters of a list.
     fn with_paging(mut self, names: &'static [&'static str]) -> Self {
         self.paging = names;
+        self
+    }
+
+    fn with_pages_of(mut self, page: usize) -> Self {
+        self.page = page;
         self
     }
 
@@ -318,7 +333,12 @@ impl<'a> Operation<'a> {
             let (description, schema) = match *name {
                 "limit" => (
                     "how many at most",
-                    json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 100 }),
+                    json!({
+                        "type": "integer",
+                        "minimum": 1,
+                        "maximum": paging::MOST,
+                        "default": self.page,
+                    }),
                 ),
                 "after" => ("`next` of the page before", json!({ "type": "string" })),
                 "problems" => ("only those with a problem", json!({ "type": "boolean" })),

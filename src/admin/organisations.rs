@@ -10,7 +10,7 @@ use super::{Admin, AdminError, Answer};
 use crate::authz::{OperatorGrant, OrganisationGrant};
 use crate::clock::rfc3339;
 use crate::store::{
-    CountsByState, MemberRow, OrganisationSummary, OrganisationsWanted, StoreError,
+    CountsByState, MemberRow, OrganisationSummary, OrganisationsWanted, Store, StoreError,
 };
 use crate::tenancy::OrganisationId;
 
@@ -131,8 +131,9 @@ pub(super) async fn members(
             AdminError::Request("after must be a member's identifier, a UUID".to_owned())
         })?),
     };
-    let (organisation, limit) = (grant.organisation(), paging.limit);
-    let found = admin.store()?.members_of(organisation, paging.filter, after, limit + 1).await;
+    let (store, organisation, limit) =
+        (admin.store_for(grant)?, grant.organisation(), paging.limit);
+    let found = store.members_of(organisation, paging.filter, after, limit + 1).await;
     let mut found = match found {
         Err(StoreError::Elsewhere(_)) => {
             page.unknown_because = Some(BY_QUERY);
@@ -141,7 +142,7 @@ pub(super) async fn members(
         found => found?,
     };
     if found.is_empty() {
-        must_exist(admin, organisation).await?;
+        must_exist(store, organisation).await?;
     }
     let has_more = found.len() > limit;
     found.truncate(limit);
@@ -153,10 +154,10 @@ pub(super) async fn members(
 /// An error if there is no such organisation. For answers that would be empty and look like those of an
 /// organisation without any.
 pub(super) async fn must_exist(
-    admin: &Admin,
+    store: &Store,
     organisation: &OrganisationId,
 ) -> Result<(), AdminError> {
-    let known = admin.store()?.organisations_among(vec![organisation.clone()]).await?;
+    let known = store.organisations_among(vec![organisation.clone()]).await?;
     if known.is_empty() { Err(AdminError::Missing("organisation")) } else { Ok(()) }
 }
 

@@ -16,8 +16,8 @@ pub(super) struct Paging {
 }
 
 /// The length of a page that is not said, and of the longest.
-const LIMIT: usize = 100;
-const MOST: usize = 1000;
+pub(super) const LIMIT: usize = 100;
+pub(super) const MOST: usize = 1000;
 /// The longest text, in bytes.
 const LONGEST: usize = 200;
 
@@ -25,8 +25,13 @@ impl Paging {
     /// Reads the parameters that are `known`. Another one, and one that is repeated, is refused: a
     /// mistyped filter must not become a list of all.
     pub(super) fn read(uri: &Uri, known: &[&str]) -> Result<Self, AdminError> {
+        Self::read_or(LIMIT, uri, known)
+    }
+
+    /// The same, with another length of a page that is not said.
+    pub(super) fn read_or(limit: usize, uri: &Uri, known: &[&str]) -> Result<Self, AdminError> {
         let refuse = |problem: String| Err(AdminError::Request(problem));
-        let (mut paging, mut seen) = (Self { limit: LIMIT, ..Self::default() }, Vec::new());
+        let (mut paging, mut seen) = (Self { limit, ..Self::default() }, Vec::new());
         for (key, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
         {
             let (key, value) = (key.into_owned(), value.into_owned());

@@ -69,10 +69,8 @@ pub(super) async fn list(parts: &Admin, grant: &OrganisationGrant) -> Result<Ans
 /// Refuses an unknown organisation: the sync of a mistyped one would seem to succeed. If the database
 /// is unavailable, the sync itself will say so.
 async fn must_exist(engine: &Reconciler, organisation: &OrganisationId) -> Result<(), AdminError> {
-    match engine.store().alert_rules_of(vec![organisation.clone()]).await {
-        Ok(found) if !found.existing.contains(organisation) => {
-            Err(AdminError::Missing("organisation"))
-        }
+    match engine.store().existing_organisations(vec![organisation.clone()]).await {
+        Ok(found) if !found.contains(organisation) => Err(AdminError::Missing("organisation")),
         Ok(_) | Err(_) => Ok(()),
     }
 }

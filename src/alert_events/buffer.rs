@@ -5,6 +5,7 @@
 //! much as is still free. So one that floods it leaves room for all others, without a reservation.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -45,6 +46,9 @@ struct State {
 #[derive(Default)]
 struct Pending {
     alerts: BTreeMap<String, BTreeMap<Millis, ReportedStart>>,
+    /// The alert that was taken last. The next one is the one after it: one that is given back again and again, because
+    /// the database does not take it, keeps back no other.
+    taken_last: Option<String>,
     /// Also of what is being written.
     bytes: usize,
     being_written: usize,
@@ -65,6 +69,14 @@ fn size(start: &ReportedStart) -> usize {
 
 fn size_of(reports: &Reports) -> usize {
     reports.starts.values().map(size).sum()
+}
+
+impl Pending {
+    /// The alert that is taken next.
+    fn next(&self) -> Option<(&String, &BTreeMap<Millis, ReportedStart>)> {
+        let after = self.taken_last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        self.alerts.range::<String, _>((after, Bound::Unbounded)).chain(&self.alerts).next()
+    }
 }
 
 impl Buffer {
@@ -127,14 +139,16 @@ impl Buffer {
             let Some(pending) = state.organisations.get_mut(&organisation) else { continue };
             let before = reports.len();
             for _ in 0..TURN.min(most - before) {
-                let Some(next) = pending.alerts.first_entry() else { break };
-                let more: usize = next.get().values().map(size).sum();
+                let Some((fingerprint, starts)) = pending.next() else { break };
+                let more: usize = starts.values().map(size).sum();
                 is_full = !reports.is_empty() && bytes + more > MOST_TAKEN_BYTES;
                 if is_full {
                     break;
                 }
                 bytes += more;
-                let (fingerprint, starts) = next.remove_entry();
+                let next = fingerprint.clone();
+                let Some((fingerprint, starts)) = pending.alerts.remove_entry(&next) else { break };
+                pending.taken_last = Some(next);
                 pending.being_written += 1;
                 let key = AlertKey { organisation: organisation.clone(), fingerprint };
                 reports.push(Reports { key, starts });
@@ -312,6 +326,37 @@ mod tests {
         assert_eq!(names(buffer.take(500)), ["a"]);
         assert_eq!(names(buffer.take(500)), ["long"]);
         assert_eq!(names(buffer.take(500)), ["b"]);
+    }
+
+    // Seen: an alert that the database refused was tried for ever, and no other of its organisation.
+    #[test]
+    fn an_alert_that_is_given_back_comes_after_the_others_of_its_organisation() {
+        let buffer = Buffer::new(100, MOST_BYTES);
+        for name in ["a", "b"] {
+            assert_eq!(buffer.add(&organisation(name), reports(0..5, 10)), 0);
+        }
+        let mut tried: Vec<AlertKey> = Vec::new();
+        for _ in 0..20 {
+            let batch = buffer.take(1);
+            tried.push(batch.reports[0].key.clone());
+            buffer.give_back(batch);
+        }
+        let (first, second) = tried.split_at(10);
+        let all: std::collections::HashSet<&AlertKey> = first.iter().collect();
+        assert_eq!(all.len(), 10, "each once in a round");
+        assert_eq!(first, second);
+        let in_turn = |two: &[AlertKey]| two[0].organisation != two[1].organisation;
+        assert!(tried.windows(2).all(in_turn), "{tried:?}");
+        // So does one that comes later.
+        assert_eq!(buffer.add(&organisation("a"), reports(5..6, 10)), 0);
+        let late = reports(5..6, 10)[0].fingerprint.clone();
+        let is_late = (0..12).any(|_| {
+            let batch = buffer.take(1);
+            let is_late = batch.reports[0].key.fingerprint == late;
+            buffer.give_back(batch);
+            is_late
+        });
+        assert!(is_late);
     }
 
     proptest! {

@@ -195,8 +195,10 @@ pub(crate) struct Written {
     /// Organisation and beginning of each event that is new and open.
     pub(crate) begun: Vec<(OrganisationId, Millis)>,
     pub(crate) ended: usize,
-    /// Alerts of organisations that have as many open events as they may.
+    /// Alerts of organisations that have as many open ones as they may.
     pub(crate) over_limit: Vec<OrganisationId>,
+    /// Alerts of organisations that are not there, or are just being deleted.
+    pub(crate) unknown: Vec<OrganisationId>,
 }
 
 /// What to ask the database for before these can be written.
@@ -227,8 +229,16 @@ pub(crate) fn decide(
         let stored = loaded.events.remove(&one.key).unwrap_or_default();
         let was_open = stored.iter().any(|event| event.row.ended.is_none());
         let organisation = one.key.organisation.clone();
+        // What the leader gives up of an absent organisation is there and ends: nothing comes back by that.
+        let is_reported = one.starts.values().any(|start| start.payload.is_some());
+        let is_absent = loaded.absent.contains(&organisation);
+        if loaded.leaving.contains(&organisation) || is_absent && is_reported {
+            written.unknown.push(organisation);
+            continue;
+        }
         let is_known = |rule: &Uuid| loaded.rules.contains(&(organisation.clone(), *rule));
-        let rows = rows_of(&one, &stored, is_known, &mut new_id);
+        let complete: Vec<StoredAlertEvent> = stored.iter().map(with_starts).collect();
+        let rows = rows_of(&one, &complete, is_known, &mut new_id);
         let is_open = rows.iter().any(|(row, _)| row.ended.is_none());
         let open = loaded.open.entry(organisation.clone()).or_default();
         if is_open && !was_open {
@@ -312,6 +322,32 @@ fn rows_of(
 fn payload_of(row: &AlertEventRow) -> Payload {
     let AlertEventRow { labels, annotations, rule, .. } = row.clone();
     Payload { annotations, rule, labels }
+}
+
+/// An event whose starts are lost with one that says what its row says: it fired from its beginning to its end, or
+/// until it was last written.
+fn with_starts(event: &StoredAlertEvent) -> StoredAlertEvent {
+    let mut event = event.clone();
+    if event.starts.is_empty() {
+        let written = Some(event.updated_at);
+        let start = match event.row.ended {
+            None => {
+                AlertStart { valid_until: written, firing_seen: written, ..AlertStart::default() }
+            }
+            Some((end, EndedBecause::Resolved)) => AlertStart {
+                resolved_at: Some(end),
+                resolved_seen: written,
+                ..AlertStart::default()
+            },
+            Some((end, _)) => AlertStart {
+                valid_until: Some(end),
+                expired_at: Some(end),
+                ..AlertStart::default()
+            },
+        };
+        event.starts.insert(event.row.started_at, start);
+    }
+    event
 }
 
 /// Notes what is different from what is stored.

@@ -21,9 +21,11 @@ use super::seldom::Seldom;
 use super::writer::whole;
 use crate::config::AlertEventsConfig;
 use crate::election::{LeaderTask, Lease};
+use crate::labels::AlertDrop;
 use crate::prom_duration::PromDuration;
 use crate::store::{
-    AlertKey, AlertStart, AlertWriteError, Millis, OverdueBounds, SilenceLimits, Store, StoreError,
+    AlertKey, AlertStart, AlertWriteError, Millis, OverdueBounds, OverdueStart, SilenceLimits,
+    Store, StoreError,
 };
 use crate::telemetry::AlertEventMetrics;
 use crate::tenancy::OrganisationId;
@@ -37,6 +39,10 @@ const DEVICE_INTERVAL: Duration = Duration::from_secs(15);
 const BREAK: Duration = Duration::from_secs(60);
 /// An alert is given up so long after its time: clocks differ, and reports wait to be written.
 const GRACE: Duration = Duration::from_secs(15);
+/// An open event of which no start is stored is taken for one that is reported now, and holds for so long:
+/// until when the ruler said that it fires is lost. A rule that is evaluated less often is seen to end and to
+/// go on.
+const LOST_HOLDS: Duration = Duration::from_secs(15 * 60);
 /// Events that are given up in one transaction.
 const MOST_EXPIRED: usize = 500;
 /// Bytes of labels and annotations of these. They have to pass from Postgres within a query's time.
@@ -54,7 +60,8 @@ pub(crate) struct EventWatch {
     /// How late the last use of a key may be written (`database.last_used_interval`).
     pub(crate) last_used_interval: Duration,
     pub(crate) metrics: Arc<AlertEventMetrics>,
-    pub(crate) logged: Seldom<(OrganisationId, String)>,
+    /// What is wrong with an organisation.
+    pub(crate) logged: Seldom<(String, String)>,
     /// What the receiver of this copy has heard.
     pub(crate) heard: Arc<Heard>,
 }
@@ -96,14 +103,8 @@ struct Next {
 /// How far the giving up of alerts has come.
 struct Expiry {
     size: BatchSize,
-    /// Overdue alerts that the database has refused to end. They are passed over until no other is left.
+    /// Overdue alerts that could not be ended, each by itself. They are passed over until no other is left.
     passed_over: usize,
-}
-
-/// What one transaction came to: alerts whose time is over, and how many of their events have ended.
-struct Expired {
-    seen: usize,
-    ended: usize,
 }
 
 /// Only the leader tells how many are open.
@@ -117,7 +118,7 @@ impl Drop for OpenGauges<'_> {
 }
 
 impl EventWatch {
-    async fn check(&self, next: &mut Next) -> Result<(), AlertWriteError> {
+    async fn check(&self, next: &mut Next) -> Result<(), StoreError> {
         let watched_for = self.store.watch_alert_events(BREAK).await?;
         // Whatever becomes of one part, the others have their turn.
         // Devices do not depend on rulers.
@@ -127,7 +128,7 @@ impl EventWatch {
         let purged = self.purge(next).await;
         let counted = self.count_open().await;
         expired?;
-        Ok(checked.and(purged).and(counted)?)
+        checked.and(purged).and(counted)
     }
 
     async fn check_due_devices(&self, watched_for: f64, next: &mut Next) -> Result<(), StoreError> {
@@ -158,61 +159,69 @@ impl EventWatch {
         Ok(())
     }
 
-    /// Gives up alerts in several transactions. One that is refused or takes too long is smaller the next time. One
-    /// alert that is refused keeps back no other.
-    async fn expire_all(
-        &self,
-        watched_for: f64,
-        expiry: &mut Expiry,
-    ) -> Result<(), AlertWriteError> {
-        let mut refused = Ok(());
+    /// Gives up alerts in several transactions. One that fails is smaller the next time. One alert that fails alone
+    /// keeps back no other, whatever the error: it is passed over, and tried again when the others are done.
+    async fn expire_all(&self, watched_for: f64, expiry: &mut Expiry) -> Result<(), StoreError> {
         for _ in 0..MOST_EXPIRIES {
-            let tried = expiry.size.get();
-            match self.expire(watched_for, tried, expiry.passed_over).await {
-                Ok(Expired { seen: 0, .. }) => {
-                    expiry.passed_over = 0;
-                    break;
-                }
-                // Another copy has just ended them, or their rows cannot be read.
-                Ok(Expired { seen, ended: 0 }) => expiry.passed_over += seen,
-                Ok(_) => expiry.size.went_well(),
-                Err(AlertWriteError::Refused(problem)) => {
-                    expiry.passed_over += usize::from(tried == 1);
-                    expiry.size.was_too_much(tried);
-                    refused = Err(AlertWriteError::Refused(problem));
-                }
+            let Expiry { size, passed_over } = &mut *expiry;
+            let (events, bytes) = (size.get(), MOST_EXPIRED_BYTES);
+            let most = OverdueBounds { events, bytes, passed_over: *passed_over };
+            let overdue = self.store.overdue_alerts(GRACE, watched_for, most).await;
+            let reports = marks(overdue.inspect_err(|_| size.was_too_much(events))?);
+            if reports.is_empty() {
+                *passed_over = 0;
+                break;
+            }
+            let keys: Vec<AlertKey> = reports.iter().map(|reports| reports.key.clone()).collect();
+            match self.expire(reports).await {
+                // Another copy has just ended them, their organisation is being deleted, or their rows cannot be read.
+                Ok(0) => *passed_over += keys.len(),
+                Ok(_) => size.went_well(),
                 Err(error) => {
-                    expiry.size.was_too_much(tried);
-                    return Err(error);
+                    size.was_too_much(keys.len());
+                    self.metrics.write_failures.increment(1);
+                    if let [key] = keys.as_slice() {
+                        *passed_over += 1;
+                        self.log_not_ended(key.organisation.as_str(), &error.to_string());
+                    }
+                    // Such a failure may take as long as a query may. The others are done at the next check.
+                    if let AlertWriteError::Store(error) = error {
+                        return if keys.len() > 1 { Err(error) } else { Ok(()) };
+                    }
                 }
             }
         }
-        refused
+        Ok(())
     }
 
     /// Gives up alerts whose time is over. That is a mark on what was reported last: if another copy
-    /// writes a later report meanwhile, the mark means nothing.
-    async fn expire(
-        &self,
-        watched_for: f64,
-        most: usize,
-        passed_over: usize,
-    ) -> Result<Expired, AlertWriteError> {
-        let most = OverdueBounds { events: most, bytes: MOST_EXPIRED_BYTES, passed_over };
-        let overdue = self.store.overdue_alerts(GRACE, watched_for, most).await?;
-        if overdue.is_empty() {
-            return Ok(Expired { seen: 0, ended: 0 });
-        }
-        let reports = marks(overdue);
-        let seen = reports.len();
+    /// writes a later report meanwhile, the mark means nothing. Gives how many events have ended or got a start.
+    async fn expire(&self, reports: Vec<Reports>) -> Result<usize, AlertWriteError> {
         let (asked, max_open) = (merge::asked(&reports), self.config.max_open);
-        let decide = move |loaded| merge::decide(loaded, reports, max_open, Uuid::new_v4);
-        let written = self.store.update_alert_events(asked, decide).await?;
+        let decide = move |loaded| {
+            let (changes, written) = merge::decide(loaded, reports, max_open, Uuid::new_v4);
+            // Not those that are left as they are, such as of an organisation that is being deleted.
+            let lost = changes.starts.iter().filter(|(.., start)| is_open(start)).count();
+            (changes, (written, lost))
+        };
+        let (written, lost) = self.store.update_alert_events(asked, decide).await?;
         self.metrics.ended.increment(written.ended as u64);
         if written.ended > 0 {
             tracing::info!(events = written.ended, "Alert events expired");
         }
-        Ok(Expired { seen, ended: written.ended })
+        if lost > 0 {
+            tracing::warn!(
+                events = lost,
+                "Starts of open alert events are lost; they hold for a while"
+            );
+        }
+        Ok(written.ended + lost)
+    }
+
+    fn log_not_ended(&self, organisation: &str, problem: &str) {
+        if self.logged.is_due((organisation.to_owned(), problem.to_owned())) {
+            tracing::warn!(problem, organisation.id = organisation, "Alert event not ended");
+        }
     }
 
     async fn check_devices(&self, watched_for: f64) -> Result<(), StoreError> {
@@ -227,6 +236,20 @@ impl EventWatch {
         if changes.begun > 0 {
             tracing::info!(devices = changes.begun, "Devices are silent");
         }
+        self.metrics.dropped(AlertDrop::Refused, changes.not_begun.len() as u64);
+        for (organisation, problem) in changes.not_begun {
+            if self.logged.is_due((organisation.clone(), problem.clone())) {
+                tracing::error!(
+                    problem,
+                    organisation.id = organisation,
+                    "Silent devices not written: the database refuses one"
+                );
+            }
+        }
+        self.metrics.write_failures.increment(changes.not_ended.len() as u64);
+        for (organisation, problem) in changes.not_ended {
+            self.log_not_ended(&organisation, &problem);
+        }
         Ok(())
     }
 
@@ -238,7 +261,7 @@ impl EventWatch {
                     Some((organisation, Duration::from(after).as_secs_f64()))
                 }
                 _ => {
-                    if self.logged.is_due((organisation.clone(), text)) {
+                    if self.logged.is_due((organisation.to_string(), text)) {
                         tracing::warn!(organisation.id = %organisation, "device_silent_after is no duration");
                     }
                     None
@@ -249,10 +272,21 @@ impl EventWatch {
     }
 }
 
-fn marks(overdue: Vec<(AlertKey, Millis, Millis)>) -> Vec<Reports> {
+/// Whether a start that giving up has changed is one that was lost: the others are over.
+fn is_open(start: &AlertStart) -> bool {
+    start.expired_at.is_none() && start.resolved_at.is_none()
+}
+
+fn marks(overdue: Vec<OverdueStart>) -> Vec<Reports> {
+    let holds = Millis::try_from(LOST_HOLDS.as_millis()).unwrap_or(Millis::MAX);
     let mut by_key: BTreeMap<AlertKey, BTreeMap<Millis, ReportedStart>> = BTreeMap::new();
-    for (key, at, until) in overdue {
-        let start = AlertStart { expired_at: Some(until), ..AlertStart::default() };
+    for OverdueStart { key, at, until, is_lost } in overdue {
+        let start = if is_lost {
+            let valid_until = Some(until.saturating_add(holds));
+            AlertStart { valid_until, firing_seen: Some(until), ..AlertStart::default() }
+        } else {
+            AlertStart { expired_at: Some(until), ..AlertStart::default() }
+        };
         let reported = ReportedStart { start, payload: None };
         by_key.entry(key).or_default().insert(at, reported);
     }

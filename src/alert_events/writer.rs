@@ -1,5 +1,6 @@
 //! From the buffer to the database, in batches. What cannot be written waits; only what the database
-//! refuses as such, or what belongs to no organisation, is dropped.
+//! refuses as such, or what belongs to no organisation, is dropped. If the database refuses everything, such
+//! as by a trigger with a mistake, that waits, too.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -30,6 +31,9 @@ const KNOWN_FOR: Duration = Duration::from_secs(60);
 const UNKNOWN_FOR: Duration = Duration::from_secs(300);
 /// How long the end of the process waits for what is still to be written.
 const LAST_WRITES: Duration = Duration::from_secs(2);
+/// So many alerts are dropped one after the other because the database refuses each. What comes then waits
+/// until it takes one. So many of those that wait are tried before the next pause.
+const MOST_REFUSED: usize = 16;
 /// A later beginning is that of a report that healed something, not of one that took so long.
 const LATEST_LAG: i64 = 15 * 60_000;
 
@@ -41,6 +45,15 @@ pub(crate) struct Writer {
     pub(crate) metrics: Arc<AlertEventMetrics>,
     pub(crate) max_open: usize,
     pub(crate) logged: Seldom<(AlertDrop, OrganisationId)>,
+}
+
+/// How much is written at once.
+struct Pace {
+    size: BatchSize,
+    /// Alerts that were dropped since one was written.
+    refused: usize,
+    /// Alerts that were refused and kept since one was written or since the last pause.
+    passed_over: usize,
 }
 
 /// Which organisations there are, as far as was looked up.
@@ -70,15 +83,17 @@ impl Writer {
     /// Writes until it is cancelled, and then what is left if that goes quickly.
     pub(crate) async fn run(self, cancelled: CancellationToken) {
         let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
-        let mut size = BatchSize::new(MOST_IN_BATCH);
+        let mut pace = Pace { size: BatchSize::new(MOST_IN_BATCH), refused: 0, passed_over: 0 };
         let mut was_away = false;
         loop {
             tokio::select! {
                 () = cancelled.cancelled() => break,
                 () = self.buffer.wait() => {}
             }
-            match self.write_some(&mut size).await {
-                Ok(()) => {
+            match self.write_some(&mut pace).await {
+                // Refused: something else is tried.
+                Ok(false) => {}
+                Ok(true) => {
                     backoff.reset();
                     if was_away {
                         tracing::info!("Alert events are written again");
@@ -100,7 +115,7 @@ impl Writer {
             }
         }
         let last = timeout(LAST_WRITES, async {
-            while self.buffer.pending() > 0 && self.write_some(&mut size).await.is_ok() {}
+            while self.buffer.pending() > 0 && self.write_some(&mut pace).await.is_ok() {}
         });
         let _ = last.await;
         let left = self.buffer.pending();
@@ -113,9 +128,12 @@ impl Writer {
     }
 
     /// Writes one batch. If the database refuses it or takes too long, the next one is smaller, until it is
-    /// one alert. That is dropped if it is refused.
-    async fn write_some(&self, size: &mut BatchSize) -> Result<(), StoreError> {
-        let batch = self.buffer.take(size.get());
+    /// one alert. That is dropped if it is refused; the ruler repeats it while it fires. Once too many were, it is kept,
+    /// and the others have their turn: one organisation's may all be refused, and the rest not. It is an outage when all
+    /// that wait were refused, or so many that the database is to be left alone for a moment. Gives whether the batch
+    /// is done.
+    async fn write_some(&self, pace: &mut Pace) -> Result<bool, StoreError> {
+        let batch = self.buffer.take(pace.size.get());
         let sizes = batch.sizes();
         let (reports, unknown) = match self.split(&batch).await {
             Ok(split) => split,
@@ -124,38 +142,48 @@ impl Writer {
                 return Err(error);
             }
         };
-        match self.write(reports).await {
+        let is_done = match self.write(reports).await {
             Ok(written) => {
                 self.buffer.free(&sizes);
-                size.went_well();
+                pace.size.went_well();
+                if written.alerts > 0 {
+                    (pace.refused, pace.passed_over) = (0, 0);
+                }
                 self.metrics.dropped(AlertDrop::UnknownOrganisation, unknown);
                 self.note(written);
+                true
             }
             Err(AlertWriteError::Store(error)) => {
                 // Too much for the time that a query has, perhaps; the same again would take as long.
                 if matches!(error, StoreError::Unavailable(_)) {
-                    size.was_too_much(sizes.len());
+                    pace.size.was_too_much(sizes.len());
                 }
                 self.buffer.give_back(batch);
                 return Err(error);
             }
-            Err(AlertWriteError::Refused(problem)) if sizes.len() == 1 => {
-                self.buffer.free(&sizes);
-                let organisation = sizes.first().map(|(of, _)| of.to_string());
-                tracing::error!(
-                    problem,
-                    organisation.id = organisation,
-                    "Alert event dropped: the database refuses it"
-                );
-                self.metrics.dropped(AlertDrop::Refused, 1);
+            Err(AlertWriteError::Refused(problem)) => {
+                pace.size.was_too_much(sizes.len());
+                match sizes.as_slice() {
+                    [(organisation, _)] if pace.refused < MOST_REFUSED => {
+                        pace.refused += 1;
+                        self.buffer.free(&sizes);
+                        self.drop_refused(organisation, &problem);
+                    }
+                    [_] => {
+                        self.buffer.give_back(batch);
+                        pace.passed_over += 1;
+                        if pace.passed_over >= MOST_REFUSED.min(self.buffer.pending()) {
+                            pace.passed_over = 0;
+                            return Err(StoreError::Refused(problem));
+                        }
+                    }
+                    _ => self.buffer.give_back(batch),
+                }
+                false
             }
-            Err(AlertWriteError::Refused(_)) => {
-                size.was_too_much(sizes.len());
-                self.buffer.give_back(batch);
-            }
-        }
+        };
         self.metrics.pending.set(whole(self.buffer.pending()));
-        Ok(())
+        Ok(is_done)
     }
 
     /// The reports of organisations that there are, and how many others there are.
@@ -168,11 +196,9 @@ impl Writer {
             .collect();
         if !asked.is_empty() {
             let asked: Vec<OrganisationId> = asked.into_iter().cloned().collect();
-            let there = self.store.organisations_among(asked.clone()).await?;
+            let there = self.store.organisations_in_use(asked.clone()).await?;
             for organisation in asked.iter().filter(|organisation| !there.contains(*organisation)) {
-                if self.logged.is_due((AlertDrop::UnknownOrganisation, organisation.clone())) {
-                    tracing::info!(organisation.id = %organisation, "Alerts of an unknown organisation dropped");
-                }
+                self.log_unknown(organisation);
             }
             self.organisations.note(asked, &there);
         }
@@ -193,11 +219,32 @@ impl Writer {
         self.store.update_alert_events(asked, decide).await
     }
 
+    fn log_unknown(&self, organisation: &OrganisationId) {
+        if self.logged.is_due((AlertDrop::UnknownOrganisation, organisation.clone())) {
+            tracing::info!(organisation.id = %organisation, "Alerts of an unknown organisation dropped");
+        }
+    }
+
+    fn drop_refused(&self, organisation: &OrganisationId, problem: &str) {
+        self.metrics.dropped(AlertDrop::Refused, 1);
+        if self.logged.is_due((AlertDrop::Refused, organisation.clone())) {
+            tracing::error!(
+                problem,
+                organisation.id = %organisation,
+                "Alert event dropped: the database refuses it"
+            );
+        }
+    }
+
     fn note(&self, written: Written) {
-        let Written { alerts, begun, ended, over_limit } = written;
+        let Written { alerts, begun, ended, over_limit, unknown } = written;
         self.metrics.written.increment(alerts as u64);
         self.metrics.begun.increment(begun.len() as u64);
         self.metrics.ended.increment(ended as u64);
+        self.metrics.dropped(AlertDrop::UnknownOrganisation, unknown.len() as u64);
+        for organisation in unknown {
+            self.log_unknown(&organisation);
+        }
         self.metrics.dropped(AlertDrop::OverLimit, over_limit.len() as u64);
         for organisation in over_limit {
             if self.logged.is_due((AlertDrop::OverLimit, organisation.clone())) {

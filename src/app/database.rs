@@ -243,7 +243,11 @@ pub(super) async fn log_in(config: &Config, current: &Store) -> Result<Store, No
     let store = store.map_err(|error| not_used(&error.to_string()))?;
     let checking = async {
         store.check_all().await?;
-        if store.has_user_of(current) { Ok(()) } else { store.check_privileges().await }
+        if store.has_user_of(current) {
+            return Ok(());
+        }
+        store.check_privileges().await?;
+        store.check_bans_like(current)
     };
     match tokio::time::timeout(FIRST_CHECK, checking).await {
         Err(_) => Err(not_used(&format!("the database gave no answer in {FIRST_CHECK:?}"))),

@@ -126,6 +126,13 @@ pub(super) fn mistake(bytes: &[u8]) -> Option<CredentialFault> {
     {
         return Some(CredentialFault::Placeholder);
     }
+    let begins = |wanted: &[u8]| {
+        bytes.get(..wanted.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(wanted))
+    };
+    // As in OTEL_EXPORTER_OTLP_HEADERS, which not every sender decodes.
+    if begins(b"bearer%20") || begins(b"basic%20") {
+        return Some(CredentialFault::EncodedSpace);
+    }
     let word = bytes.split(|byte| *byte == b' ').next().unwrap_or_default();
     let is_scheme = |scheme: &[u8]| word.len() < bytes.len() && word.eq_ignore_ascii_case(scheme);
     // The whole header is looked at, too, where its first word was no scheme.
@@ -208,7 +215,7 @@ mod tests {
     // What is often done to a key on its way into a header, and what helps.
     #[test]
     fn common_mistakes_have_words_of_their_own() {
-        use CredentialFault::{DoubledScheme, Placeholder, Quoted};
+        use CredentialFault::{DoubledScheme, EncodedSpace, Placeholder, Quoted};
         for (value, fault) in [
             ("Bearer \"mtpd_abc\"", Quoted),
             ("Bearer 'a.b.c'", Quoted),
@@ -219,6 +226,12 @@ mod tests {
             ("Bearer Basic YTpi", DoubledScheme),
             ("Basic Basic YTpi", DoubledScheme),
             ("Authorization: Bearer a.b.c", DoubledScheme),
+            ("Bearer%20a.b.c", EncodedSpace),
+            ("bearer%20mtpd_abc", EncodedSpace),
+            ("BASIC%20YTpi", EncodedSpace),
+            ("Bearer%20a b", EncodedSpace),
+            ("Bearer Bearer%20a.b.c", EncodedSpace),
+            ("Bearer%20${DEVICE_KEY}", Placeholder),
             ("Bearer ${DEVICE_KEY}", Placeholder),
             ("Bearer $DEVICE_KEY", Placeholder),
             ("Bearer $(cat /etc/key)", Placeholder),
@@ -233,6 +246,8 @@ mod tests {
             ("\"mtpd_abc\"", Some(Quoted)),
             ("'mtpd_abc'\n", Some(Quoted)),
             ("Bearer mtpd_abc", Some(DoubledScheme)),
+            ("Bearer%20mtpd_abc", Some(EncodedSpace)),
+            ("bearer%2", None),
             ("${DEVICE_KEY}", Some(Placeholder)),
             ("secret", None),
         ] {

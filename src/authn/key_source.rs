@@ -8,11 +8,15 @@
 //!   and no empty set gets round;
 //! - unknown key IDs are remembered with the time at which they were first seen: one that a later
 //!   fetch did not bring is absent, so that one forgotten device with an old token does not cause a
-//!   fetch for ever;
+//!   fetch at each request;
 //! - an unknown key is the token's fault (401) only if a fetch that began after it was first seen
 //!   has not brought it. Until then the fault is ours (503): the set is fetched at the end of the
 //!   cool-down, whatever else is asked for meanwhile, so that this takes one cool-down and one fetch
 //!   at most. If the fetch fails it stays a 503: senders drop data on a 401;
+//! - a cache on the way to the issuer may answer with an old copy of the set. Its `Age` (RFC 9111)
+//!   says how old, and the fetch counts as one that began so much earlier. What a newer copy has proved, a later
+//!   fetch that gets an older one, or none, does not take back;
+//! - only so many requests wait for a fetch at the same time: anybody can name an unknown key;
 //! - an empty set after one with keys is believed when it has been empty for a refresh interval. Its
 //!   keys are retired at once, and until then the fault is ours, too.
 
@@ -21,9 +25,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::{HeaderMap, header};
 use jsonwebtoken::Algorithm;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -42,12 +47,14 @@ pub struct KeySource {
     /// Counts attempts, so that a request can wait for the next to end.
     attempts: watch::Sender<u64>,
     wake: Notify,
-    /// The newest unknown key that the set is to be fetched for: when it was first seen.
+    /// When a fetch has to begin at the earliest to say something of all unknown keys that are asked for.
     wanted: Mutex<Option<Instant>>,
     /// When the next attempt begins, if nothing asks for an earlier one.
     next: Mutex<Option<Instant>>,
     /// When keys that are in no set were first seen.
     unknown: moka::sync::Cache<String, Instant>,
+    /// Places of requests that wait for a fetch.
+    waiting: Semaphore,
     metrics: Arc<Metrics>,
 }
 
@@ -60,6 +67,8 @@ struct State {
     /// Since when the set has been empty, after one with keys.
     emptied: Option<Instant>,
     last_attempt: Option<Attempt>,
+    /// From when the newest copy of the set was that any fetch has brought.
+    newest: Option<Instant>,
     /// Until when unknown keys cause no fetch.
     cooling_until: Option<Instant>,
     /// Why the last attempt failed, if it did.
@@ -109,10 +118,19 @@ pub struct KeySetReport {
     pub left_out: Vec<String>,
 }
 
-/// How long an unknown key ID is remembered, and causes no further fetch.
-const UNKNOWN_FOR: Duration = Duration::from_secs(60);
+/// How long a copy of the set may say that it has been in a cache, at most: Supabase's edge keeps one for up to ten
+/// minutes, a cache behind it as long. Whoever says more cannot put off a 401 further.
+const OLDEST_COPY: Duration = Duration::from_secs(20 * 60);
+/// How long an unknown key ID is remembered after it was last asked for. Were it less than [`OLDEST_COPY`], a key would
+/// be seen for the first time again before any copy can be younger, and never be absent.
+const UNKNOWN_FOR: Duration = Duration::from_secs(60 * 60);
+/// How long after a fetch an absent key causes no further one.
+const ABSENT_FOR: Duration = Duration::from_secs(60);
 /// Above this a flood pushes its oldest key IDs out; those may cause a fetch again.
 const UNKNOWN_KEYS: u64 = 10_000;
+/// Requests that wait for a fetch at the same time. Each may hold what its client has sent of a body (24 KiB of an
+/// HTTP/2 stream), and takes one of the places of all who wait before their permit.
+const MOST_WAITING: usize = 256;
 /// Added to the cool-down in `Retry-After`, for the fetch itself.
 const FETCH_SPREAD: Duration = Duration::from_secs(1);
 /// The largest document that is read.
@@ -125,7 +143,7 @@ impl KeySource {
     /// A source that knows no key yet. Without a configuration it never will (HS256 only).
     pub fn new(config: Option<KeySetConfig>, metrics: Arc<Metrics>) -> Self {
         let unknown =
-            moka::sync::Cache::builder().max_capacity(UNKNOWN_KEYS).time_to_live(UNKNOWN_FOR);
+            moka::sync::Cache::builder().max_capacity(UNKNOWN_KEYS).time_to_idle(UNKNOWN_FOR);
         Self {
             config,
             state: ArcSwap::from_pointee(State::default()),
@@ -134,6 +152,7 @@ impl KeySource {
             wanted: Mutex::new(None),
             next: Mutex::new(None),
             unknown: unknown.build(),
+            waiting: Semaphore::new(MOST_WAITING),
             metrics,
         }
     }
@@ -143,9 +162,11 @@ impl KeySource {
         let place =
             |config: &Option<KeySetConfig>| config.as_ref().map(|config| config.url.clone());
         let is_same = place(&other.config) == place(&config);
-        let next = Self::new(config, Arc::clone(&other.metrics));
+        let mut next = Self::new(config, Arc::clone(&other.metrics));
         if is_same {
             next.state.store(other.state.load_full());
+            // What is absent stays absent.
+            next.unknown = other.unknown.clone();
         }
         next
     }
@@ -193,17 +214,17 @@ impl KeySource {
         }
     }
 
-    /// Why a key is not in the set: only a set that was fetched after the key was first seen proves
-    /// that there is no such key.
+    /// Why a key is not in the set: only a set from after the key was first seen proves that there is no
+    /// such key.
     fn absence(&self, config: &KeySetConfig, id: &str, seen: Instant) -> Refusal {
         let state = self.state.load();
         match state.last_attempt {
-            Some(last) if last.succeeded && last.began >= seen => {
+            Some(_) if state.is_from_after(seen) && state.is_trusted(config) => {
                 // An empty set counts, but is not remembered: it may be a passing mistake.
                 if state.keys.is_empty() {
                     self.unknown.invalidate(id);
                 }
-                if state.is_suddenly_empty(config, last) && !state.keys.leaves_out(id) {
+                if state.is_suddenly_empty(config) && !state.keys.leaves_out(id) {
                     return Self::unavailable(config);
                 }
                 Refusal::Token(TokenFault::UnknownKey)
@@ -240,33 +261,45 @@ impl KeySource {
     }
 
     /// Has the set fetched for a key that was first seen at `seen`, and waits for the fetch. During a
-    /// cool-down it does not wait: a flood of unknown keys would hold a connection each.
+    /// cool-down it does not wait: a flood of unknown keys would hold a connection each. Nor does it if
+    /// too many wait already, for the same reason.
     async fn request_fetch(&self, config: &KeySetConfig, seen: Instant) {
-        let mut attempts = self.attempts.subscribe();
-        let deadline = Instant::now() + config.fetch_timeout + Duration::from_secs(1);
+        let (mut attempts, now) = (self.attempts.subscribe(), Instant::now());
+        let deadline = now + config.fetch_timeout + Duration::from_secs(1);
+        let mut place = None;
         loop {
             let state = self.state.load();
-            if state.has_answered(seen) {
+            let wanted = match state.last_attempt {
+                Some(last) if state.is_from_after(seen) && last.began + ABSENT_FOR > now => return,
+                // What was fetched for it was an old copy, or is a while ago.
+                Some(last) if last.has_brought(seen) => now,
+                _ => seen,
+            };
+            if state.has_fetched(wanted) {
                 return;
             }
-            self.want(seen);
-            if state.is_cooling() || timeout_at(deadline, attempts.changed()).await.is_err() {
+            self.want(wanted);
+            if state.is_cooling() {
+                return;
+            }
+            place = place.or_else(|| self.waiting.try_acquire().ok());
+            if place.is_none() || timeout_at(deadline, attempts.changed()).await.is_err() {
                 return;
             }
         }
     }
 
-    fn want(&self, seen: Instant) {
+    fn want(&self, from: Instant) {
         let mut wanted = self.wanted.lock();
-        *wanted = (*wanted).max(Some(seen));
+        *wanted = (*wanted).max(Some(from));
         drop(wanted);
         self.wake.notify_one();
     }
 
-    /// Whether some unknown key is still to be looked for.
+    /// Whether an unknown key is still to be looked for.
     fn is_wanted(&self) -> bool {
         let wanted = *self.wanted.lock();
-        wanted.is_some_and(|seen| !self.state.load().has_answered(seen))
+        wanted.is_some_and(|wanted| !self.state.load().has_fetched(wanted))
     }
 
     fn unavailable(config: &KeySetConfig) -> Refusal {
@@ -351,15 +384,19 @@ impl KeySource {
 
     async fn attempt(&self, config: &KeySetConfig, client: &reqwest::Client, cause: Cause) -> bool {
         let began = Instant::now();
-        let outcome = fetch(config, client).await;
+        let outcome = fetch_aged(config, client).await;
         let succeeded = outcome.is_ok();
         let older = self.state.load_full();
         let ended = Instant::now();
-        let (keys, fetched, problem) = match outcome {
-            Ok(keys) => (adopt(keys, &older.keys), Some(ended), None),
+        let (keys, newest, fetched, problem) = match outcome {
+            Ok(new) => {
+                let newest = older.newest.max(began.checked_sub(new.age));
+                (adopt(new.keys, &older.keys), newest, Some(ended), None)
+            }
             Err(error) => {
                 tracing::warn!(%error, url = %config.url, "Failed to fetch the key set");
-                (Arc::clone(&older.keys), older.fetched, Some(error.to_string()))
+                let problem = Some(error.to_string());
+                (Arc::clone(&older.keys), older.newest, older.fetched, problem)
             }
         };
         let emptied = match (keys.is_empty(), older.keys.is_empty()) {
@@ -372,11 +409,16 @@ impl KeySource {
         let cooling_until =
             if cools { Some(ended + config.cool_down) } else { older.cooling_until };
         let last_attempt = Some(Attempt { began, succeeded });
+        // If an older copy lacks one of these later, this set does not prove its absence.
+        for id in keys.ids() {
+            self.unknown.invalidate(id);
+        }
         self.state.store(Arc::new(State {
             keys,
             fetched,
             emptied,
             last_attempt,
+            newest,
             cooling_until,
             problem,
         }));
@@ -414,18 +456,28 @@ fn adopt(mut keys: KeySet, older: &Arc<KeySet>) -> Arc<KeySet> {
     Arc::new(keys)
 }
 
+impl Attempt {
+    /// Whether it has brought a set, and began after a time.
+    fn has_brought(self, from: Instant) -> bool {
+        self.succeeded && self.began >= from
+    }
+}
+
 impl State {
-    /// Whether a fetch that began after a key was first seen has ended well.
-    fn has_answered(&self, seen: Instant) -> bool {
-        self.last_attempt.is_some_and(|last| last.succeeded && last.began >= seen)
+    /// Whether the last fetch began after a time, and has ended well.
+    fn has_fetched(&self, from: Instant) -> bool {
+        self.last_attempt.is_some_and(|last| last.has_brought(from))
     }
 
-    /// Whether the set has been empty for less than a refresh interval, by its last fetch, after one with
+    /// Whether any copy of the set was from after a time.
+    fn is_from_after(&self, time: Instant) -> bool {
+        self.newest.is_some_and(|newest| newest >= time)
+    }
+
+    /// Whether the set has been empty for less than a refresh interval, by its newest copy, after one with
     /// keys.
-    fn is_suddenly_empty(&self, config: &KeySetConfig, last: Attempt) -> bool {
-        self.emptied.is_some_and(|since| {
-            last.began.saturating_duration_since(since) < config.refresh_interval
-        })
+    fn is_suddenly_empty(&self, config: &KeySetConfig) -> bool {
+        self.emptied.is_some_and(|since| !self.is_from_after(since + config.refresh_interval))
     }
 
     fn is_cooling(&self) -> bool {
@@ -457,15 +509,33 @@ impl fmt::Display for FetchError {
     }
 }
 
-/// Fetches the key set once, within the configured time.
-pub async fn fetch(config: &KeySetConfig, client: &reqwest::Client) -> Result<KeySet, FetchError> {
-    let late = |_| FetchError::Away(format!("no answer within {:?}", config.fetch_timeout));
-    let document =
-        timeout(config.fetch_timeout, download(config, client)).await.map_err(late)??;
-    KeySet::parse(&document).map_err(FetchError::Unfit)
+/// What a fetch has brought.
+struct Fetched {
+    keys: KeySet,
+    /// How long it has been in caches on the way, as far as these say.
+    age: Duration,
 }
 
-async fn download(config: &KeySetConfig, client: &reqwest::Client) -> Result<Vec<u8>, FetchError> {
+/// Fetches the key set once, within the configured time.
+pub async fn fetch(config: &KeySetConfig, client: &reqwest::Client) -> Result<KeySet, FetchError> {
+    Ok(fetch_aged(config, client).await?.keys)
+}
+
+async fn fetch_aged(
+    config: &KeySetConfig,
+    client: &reqwest::Client,
+) -> Result<Fetched, FetchError> {
+    let late = |_| FetchError::Away(format!("no answer within {:?}", config.fetch_timeout));
+    let (document, age) =
+        timeout(config.fetch_timeout, download(config, client)).await.map_err(late)??;
+    Ok(Fetched { keys: KeySet::parse(&document).map_err(FetchError::Unfit)?, age })
+}
+
+/// A document, and its age.
+async fn download(
+    config: &KeySetConfig,
+    client: &reqwest::Client,
+) -> Result<(Vec<u8>, Duration), FetchError> {
     let away = |error: reqwest::Error| FetchError::Away(causes(&error));
     let mut response = client.get(config.url.clone()).send().await.map_err(away)?;
     let status = response.status();
@@ -477,10 +547,25 @@ async fn download(config: &KeySetConfig, client: &reqwest::Client) -> Result<Vec
             FetchError::Unfit(problem)
         });
     }
-    read_limited(&mut response, MAX_DOCUMENT_BYTES).await.map_err(|error| match error {
+    let age = age_of(response.headers());
+    let document = read_limited(&mut response, MAX_DOCUMENT_BYTES).await;
+    let document = document.map_err(|error| match error {
         ReadError::Broken(error) => away(error),
         too_long @ ReadError::TooLong(_) => FetchError::Unfit(too_long.to_string()),
-    })
+    })?;
+    Ok((document, age))
+}
+
+/// The value of `Age`, at most [`OLDEST_COPY`]. The header has one value; of several, as a careless cache sends them,
+/// the first counts, and none if it is no number (RFC 9111, 5.1).
+fn age_of(headers: &HeaderMap) -> Duration {
+    let values = headers.get(header::AGE).and_then(|value| value.to_str().ok());
+    let first = values.and_then(|values| values.split(',').next()).unwrap_or_default().trim();
+    if first.is_empty() || !first.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Duration::ZERO;
+    }
+    // One that does not fit is very old (RFC 9111, 1.2.2).
+    first.parse().map_or(OLDEST_COPY, |seconds| Duration::from_secs(seconds).min(OLDEST_COPY))
 }
 
 /// Whether a status says that the same request may be answered with a key set later.
@@ -488,3 +573,6 @@ fn may_pass(status: http::StatusCode) -> bool {
     use http::StatusCode as S;
     status.is_server_error() || matches!(status, S::REQUEST_TIMEOUT | S::TOO_MANY_REQUESTS)
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,6 +101,11 @@ pub enum CredentialFault {
     /// A scheme where the credential should be: `Bearer Bearer …`.
     #[error("the credential begins with a scheme (Bearer or Basic) once more; write it once")]
     DoubledScheme,
+    /// `Bearer%20…`.
+    #[error(
+        "the space after Bearer or Basic is written as %20, which the sender does not decode; write a space"
+    )]
+    EncodedSpace,
     /// The name of a variable that nothing has put a value in for.
     #[error(
         "the credential is a placeholder such as ${{DEVICE_KEY}}: nothing has put the key in its place"
@@ -220,6 +225,7 @@ impl Refusal {
                 | CredentialFault::ProjectKey
                 | CredentialFault::Quoted
                 | CredentialFault::DoubledScheme
+                | CredentialFault::EncodedSpace
                 | CredentialFault::Placeholder,
             ) => Reason::MalformedCredential,
             Self::Token(fault) => fault.reason(),

@@ -10,11 +10,9 @@
 
 use std::collections::BTreeMap;
 
-use regex::Regex;
-
 use super::document::TEST_LABEL;
 use super::spec::channel::Channel;
-use super::spec::matcher::{Matcher, Operator};
+use super::spec::matcher::{Matcher, Operator, Pattern};
 use super::spec::route::Route;
 
 /// The routing of one organisation.
@@ -31,7 +29,7 @@ struct Condition {
     operator: Operator,
     value: String,
     /// None if it is not a pattern, or one that only Go knows.
-    pattern: Option<Regex>,
+    pattern: Option<Pattern>,
 }
 
 /// An answer, from the worst to the best.
@@ -49,10 +47,18 @@ impl Reach {
             let operator = Operator::Equal;
             vec![Condition { name: TEST_LABEL.to_owned(), operator, value, pattern: None }]
         };
-        let of_route = |route: &Route| route.matchers.iter().map(Condition::new).collect();
+        let mut room = MOST_KEPT;
+        let mut of_route = |route: &Route| {
+            let conditions =
+                route.matchers.iter().map(|matcher| Condition::new(matcher, &mut room));
+            let mut conditions: Vec<Condition> = conditions.collect();
+            // The cheap ones first: one that does not hold ends the route.
+            conditions.sort_by_key(|condition| condition.operator.is_pattern());
+            conditions
+        };
         Self {
             has_default: channels.iter().any(|channel| channel.is_default),
-            routes: channels.iter().map(test).chain(routes.iter().map(of_route)).collect(),
+            routes: channels.iter().map(test).chain(routes.iter().map(&mut of_route)).collect(),
         }
     }
 
@@ -63,7 +69,8 @@ impl Reach {
         if self.has_default {
             return Some(true);
         }
-        let answers = self.routes.iter().map(|conditions| all(conditions, known));
+        let mut work = MOST_WORK;
+        let answers = self.routes.iter().map(|conditions| all(conditions, known, &mut work));
         match answers.max() {
             Some(Answer::Always) => Some(true),
             Some(Answer::Perhaps) => None,
@@ -72,27 +79,39 @@ impl Reach {
     }
 }
 
+/// What the patterns of an organisation that are kept compiled may weigh. Of others it is not known what they match.
+const MOST_KEPT: u64 = 32 << 10;
+/// What may be spent on the patterns for one rule ([`Pattern::matches`]): enough for hundreds of routes by team or
+/// site. An organisation may have 5,000 rules, of which each is asked whenever its evaluation is read, on the thread
+/// of the rules module.
+const MOST_WORK: u64 = 20_000;
+
 /// Whether all of a route's conditions hold.
-fn all(conditions: &[Condition], known: &BTreeMap<String, String>) -> Answer {
+fn all(conditions: &[Condition], known: &BTreeMap<String, String>, work: &mut u64) -> Answer {
     let mut unknown: BTreeMap<&str, Vec<&Condition>> = BTreeMap::new();
     let mut answer = Answer::Always;
     for condition in conditions {
         match known.get(&condition.name) {
-            Some(value) => answer = answer.min(condition.answer(value)),
+            Some(value) => answer = answer.min(condition.answer(value, work)),
             // Series could have it, but none that is meant to notify anybody.
-            None if condition.name == TEST_LABEL => answer = answer.min(condition.answer("")),
+            None if condition.name == TEST_LABEL => {
+                answer = answer.min(condition.answer("", work));
+            }
             None => unknown.entry(&condition.name).or_default().push(condition),
         }
+        if answer == Answer::Never {
+            return answer;
+        }
     }
-    unknown.values().fold(answer, |answer, conditions| answer.min(any_value(conditions)))
+    unknown.values().fold(answer, |answer, conditions| answer.min(any_value(conditions, work)))
 }
 
 /// Whether the conditions on one label hold for every value, for some or for none.
-fn any_value(conditions: &[&Condition]) -> Answer {
+fn any_value(conditions: &[&Condition], work: &mut u64) -> Answer {
     let wanted = conditions.iter().find(|condition| condition.operator == Operator::Equal);
     if let Some(wanted) = wanted {
         // Only this value can do, and there are others.
-        let answers = conditions.iter().map(|condition| condition.answer(&wanted.value));
+        let answers = conditions.iter().map(|condition| condition.answer(&wanted.value, work));
         return answers.min().unwrap_or(Answer::Perhaps).min(Answer::Perhaps);
     }
     let is_everything = |condition: &&Condition| {
@@ -115,24 +134,30 @@ fn any_value(conditions: &[&Condition]) -> Answer {
 const EVERYTHING: [&str; 3] = [".*", "(?s).*", "(.*)"];
 
 impl Condition {
-    fn new(matcher: &Matcher) -> Self {
+    fn new(matcher: &Matcher, room: &mut u64) -> Self {
+        let left = room.checked_sub(matcher.weight());
+        *room = left.unwrap_or(*room);
         Self {
             name: matcher.name.clone(),
             operator: matcher.operator,
             value: matcher.value.clone(),
-            pattern: matcher.operator.is_pattern().then(|| matcher.pattern()).flatten(),
+            pattern: left.and_then(|_| matcher.pattern()),
         }
     }
 
-    fn answer(&self, value: &str) -> Answer {
-        let holds = match (self.operator, &self.pattern) {
-            (Operator::Equal, _) => self.value == value,
-            (Operator::NotEqual, _) => self.value != value,
-            (Operator::Matches, Some(pattern)) => pattern.is_match(value),
-            (Operator::MatchesNot, Some(pattern)) => !pattern.is_match(value),
-            (Operator::Matches | Operator::MatchesNot, None) => return Answer::Perhaps,
+    fn answer(&self, value: &str, work: &mut u64) -> Answer {
+        let mut matches = || self.pattern.as_ref().and_then(|pattern| pattern.matches(value, work));
+        let holds = match self.operator {
+            Operator::Equal => Some(self.value == value),
+            Operator::NotEqual => Some(self.value != value),
+            Operator::Matches => matches(),
+            Operator::MatchesNot => matches().map(|matches| !matches),
         };
-        if holds { Answer::Always } else { Answer::Never }
+        match holds {
+            Some(true) => Answer::Always,
+            Some(false) => Answer::Never,
+            None => Answer::Perhaps,
+        }
     }
 }
 

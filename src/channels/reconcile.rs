@@ -128,6 +128,8 @@ struct Reconcile<'a, W> {
     redactor: Redactor,
     /// A trial was stored, because this Mimir takes what it must refuse.
     is_dirty: bool,
+    /// Mimir was seen to have something else than what is wanted.
+    is_behind: bool,
     wrote: bool,
 }
 
@@ -150,7 +152,15 @@ pub(crate) async fn reconcile<W: World>(
 ) -> Reconciled {
     memory.tidy(given.rows);
     let redactor = secrets_of(given.rows.channels.iter());
-    let mut run = Reconcile { world, given, memory, redactor, is_dirty: false, wrote: false };
+    let mut run = Reconcile {
+        world,
+        given,
+        memory,
+        redactor,
+        is_dirty: false,
+        is_behind: false,
+        wrote: false,
+    };
     let mut wanted = run.desired();
     let mut is_foreign = false;
     let outcome = match run.run(&mut wanted, &mut is_foreign).await {
@@ -158,7 +168,7 @@ pub(crate) async fn reconcile<W: World>(
         Err(Stop::LeaseLost) => Outcome::LeaseLost,
         Err(Stop::Failed(failure)) => Outcome::Failed(failure),
     };
-    let wrote = run.wrote;
+    let (wrote, is_behind) = (run.wrote, run.is_behind);
     let Desired { document, channels, routes, reach } = wanted;
     let document = document.map(|document| document.digest());
     let is_done = matches!(outcome, Outcome::Unchanged | Outcome::Applied);
@@ -176,11 +186,12 @@ pub(crate) async fn reconcile<W: World>(
     if is_done {
         if wrote {
             let live = live_of(&reconciled.channels).into_iter().chain(live_of(&reconciled.routes));
-            reconciled.renewed = live.filter(|id| !memory.is_as_written(given.rows, *id)).collect();
+            let is_new = |id: &Uuid| memory.is_as_written(given.rows, *id) != Some(true);
+            reconciled.renewed = live.filter(is_new).collect();
         }
         memory.remember(given.rows);
     } else {
-        let was_written = document.is_some() && document.as_deref() == given.written;
+        let was_written = !is_behind && document.is_some() && document.as_deref() == given.written;
         unsettle(&mut reconciled, given, memory, was_written);
     }
     reconciled
@@ -211,10 +222,11 @@ impl<W: World> Reconcile<'_, W> {
     async fn run(&mut self, wanted: &mut Desired, is_foreign: &mut bool) -> Result<Outcome, Stop> {
         let found = Found::read(self.world.stored().await?)?;
         *is_foreign = found.is_foreign();
+        self.is_behind = !found.is(wanted.document.as_ref());
         if let Some(held) = held(&found, self.given, wanted.document.as_ref()) {
             return Ok(Outcome::Held(held));
         }
-        if found.is(wanted.document.as_ref()) {
+        if !self.is_behind {
             return Ok(Outcome::Unchanged);
         }
         for _ in 0..MOST_ROUNDS {
@@ -423,8 +435,15 @@ pub(crate) async fn preview<W: ReadsMimir>(
 ) -> Result<Preview, AlertmanagerError> {
     let mut memory = Memory::default();
     let redactor = secrets_of(given.rows.channels.iter());
-    let mut run =
-        Reconcile { world, given, memory: &mut memory, redactor, is_dirty: false, wrote: false };
+    let mut run = Reconcile {
+        world,
+        given,
+        memory: &mut memory,
+        redactor,
+        is_dirty: false,
+        is_behind: false,
+        wrote: false,
+    };
     let found = Found::read(world.stored().await?)?;
     let mut wanted = run.desired();
     let guard = held(&found, given, wanted.document.as_ref());
@@ -468,7 +487,9 @@ impl<W: ReadsMimir> Reconcile<'_, W> {
     }
 }
 
-/// The states if the document was not written: what Mimir had it still has.
+/// The states if the document was not written: what Mimir had it still has. `was_written` says whether the
+/// document is the one that was written last, as far as its digest tells, in which there are no secrets: two
+/// that differ in a secret alone look the same. So it counts only for rows of which the memory knows nothing.
 fn unsettle(reconciled: &mut Reconciled, given: &Given<'_>, memory: &Memory, was_written: bool) {
     let (state, reason) = match &reconciled.outcome {
         Outcome::Held(held) => {
@@ -489,7 +510,7 @@ fn unsettle(reconciled: &mut Reconciled, given: &Given<'_>, memory: &Memory, was
     for (kind, states) in parts {
         for (id, now) in states {
             let was_live = was_live.get(&(kind, *id)).copied().unwrap_or(false);
-            let is_same = was_written || memory.is_as_written(given.rows, *id);
+            let is_same = memory.is_as_written(given.rows, *id).unwrap_or(was_written);
             match now.0 {
                 State::Live if was_live && is_same => {}
                 // Not `disabled`, because Mimir has it until the document can be written.

@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use super::document::{Observed, TEST_LABEL};
 use super::reconciler::{ChannelError, ChannelReconciler, Read};
-use super::spec::State;
 use super::spec::channel::parse;
+use super::spec::{ChannelRow, Omissions, Operator, Rows, State, desired};
 use super::world::stored;
 use crate::clock::Clock;
 use crate::labels::TestOutcome;
@@ -24,6 +24,7 @@ use crate::mimir::Retriable as _;
 use crate::mimir::alertmanager::{AlertmanagerError, Counters, TestAlert, config_hash};
 use crate::store::NotificationKind;
 use crate::tenancy::OrganisationId;
+use crate::yaml::{Kind, Node};
 
 /// What became of a test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -100,8 +101,11 @@ impl ChannelReconciler {
                 "Mimir does not have the channel any more; the sync will repair that".to_owned(),
             ));
         };
-        let Ok(Some(parsed)) = parse(row, &self.operator) else {
-            let reason = "the channel was changed; the sync has not seen that yet";
+        let parsed = parse(row, &self.operator).ok().flatten();
+        let is_current = is_as_the_row(&found, row, &self.operator, organisation);
+        let Some(parsed) = parsed.filter(|_| is_current) else {
+            let reason = "Mimir has the channel as it was before its last change, which is not \
+                          written yet; nothing was sent";
             return Ok((TestOutcome::NotLive, reason.to_owned()));
         };
         let integration = parsed.kind.integration();
@@ -150,6 +154,34 @@ impl ChannelReconciler {
             }
         }
     }
+}
+
+/// Whether Mimir's document has a channel as its row is now. A document that waits or cannot be written keeps
+/// the old address and the old secret, and a test would be about these. The rest of the document does not
+/// matter: other rows may be waiting.
+fn is_as_the_row(
+    found: &Observed,
+    row: &ChannelRow,
+    operator: &Operator,
+    organisation: &OrganisationId,
+) -> bool {
+    let alone = Rows { channels: vec![row.clone()], ..Rows::default() };
+    let wanted = desired(&alone, operator, organisation, &Omissions::new()).document;
+    let wanted = wanted.and_then(|document| Observed::parse(&document.body()).ok());
+    let wanted = wanted.and_then(|wanted| receiver(&wanted, row.id));
+    wanted.is_some() && wanted == receiver(found, row.id)
+}
+
+/// A channel's receiver in a document, with its secrets.
+fn receiver(document: &Observed, channel: Uuid) -> Option<serde_json::Value> {
+    let documents = Node::read_all(document.config()).ok()?;
+    let Kind::List(receivers) = &documents.first()?.entry("receivers")?.value.kind else {
+        return None;
+    };
+    let name = channel.to_string();
+    let is_wanted =
+        |node: &&Node| node.entry("name").and_then(|name| name.value.text()) == Some(name.as_str());
+    receivers.iter().find(is_wanted).map(Node::to_json)
 }
 
 impl Counters {
@@ -303,6 +335,47 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::channels::tests::{acme, channel_row, route_row};
+    use crate::config::Secret;
+
+    // Seen: while Mimir refused the document with a new address, a test was "delivered" by the old one.
+    #[test]
+    fn a_test_is_sent_only_if_mimir_has_the_channel_as_its_row_is_now() {
+        let operator = Operator {
+            dashboard_url: None,
+            email: None,
+            pagerduty_url: None,
+            opsgenie_url: None,
+            telegram_url: None,
+            allow_private_targets: false,
+            min_group_interval: Duration::from_secs(10),
+            max_channels: 100,
+            max_routes: 200,
+        };
+        let [one, two] = [1, 2].map(|id| channel_row(Uuid::from_u128(id)));
+        let route = route_row(Uuid::from_u128(3), one.id);
+        let rows = Rows {
+            channels: vec![one.clone(), two.clone()],
+            routes: vec![route],
+            ..Rows::default()
+        };
+        let document = desired(&rows, &operator, &acme(), &Omissions::new()).document.unwrap();
+        let found = Observed::parse(&document.body()).unwrap();
+        let is_current = |row: &ChannelRow| is_as_the_row(&found, row, &operator, &acme());
+        assert!(is_current(&one) && is_current(&two));
+        let renamed = ChannelRow { name: Some("renamed".to_owned()), ..one.clone() };
+        assert!(is_current(&renamed), "Mimir does not know its name");
+        let secrets = Some(Secret::new(r#"{"url": "https://hooks.example.com/new"}"#));
+        let settings = Some(r#"{"max_alerts": 7}"#.to_owned());
+        for changed in [
+            ChannelRow { secrets, ..one.clone() },
+            ChannelRow { settings, ..one.clone() },
+            ChannelRow { enabled: Some("false".to_owned()), ..one.clone() },
+            ChannelRow { id: Uuid::from_u128(9), ..one.clone() },
+        ] {
+            assert!(!is_current(&changed), "{:?} {:?}", changed.settings, changed.enabled);
+        }
+    }
 
     fn counters(
         begun: u32,

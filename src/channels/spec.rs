@@ -175,11 +175,12 @@ fn live_routes(
     let mut sorted: Vec<&RouteRow> = rows.routes.iter().collect();
     sorted.sort_by_key(|row| (row.created_at_micros.unwrap_or(i64::MIN), row.id));
     let mut routes: Vec<Route> = Vec::new();
+    let mut room = matcher::MOST_PATTERN_WEIGHT;
     for row in sorted {
         if states.contains_key(&row.id) {
             continue;
         }
-        let state = match route::parse(row, operator) {
+        let state = match route::parse(row, operator, &mut room) {
             _ if row.excess != Excess::None => too_large(row.excess, MOST_ROUTE_BYTES),
             Err(faults) => (State::Invalid, faults.to_string()),
             Ok(None) => (State::Disabled, String::new()),

@@ -11,7 +11,7 @@ pub struct AlertEventsConfig {
     pub enabled: bool,
     /// What Mimir's ruler shows, as the password of its URL's user information.
     pub secret: Secret,
-    /// Open events of an organisation.
+    /// Open alerts of an organisation, and as many silent devices.
     pub max_open: usize,
     /// How long an event is kept after its end.
     pub retention: Duration,

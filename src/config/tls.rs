@@ -7,7 +7,7 @@ use rustls::ServerConfig;
 
 use super::reader::{Raw, Section};
 use super::shown::{Shown, mark_of};
-use super::values::text;
+use super::values::{switch, text};
 use crate::clock::{Clock, rfc3339};
 use crate::tls::{
     Certified, ClientCertificates, ClientPolicy, DeviceIdentity, OldestVersion, ServerSettings,
@@ -91,6 +91,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<TlsConfig> {
             "1.3" => Ok(OldestVersion::Tls13),
             _ => Err("must be \"1.2\" or \"1.3\"; older ones are broken".to_owned()),
         });
+    let has_http2 = section.get("http2", true, switch);
     let client_ca_file = optional_path(section, "client_ca_file");
     let IsRequired(is_required) =
         section.get("client_certificates", IsRequired(false), |raw| match text(raw)?.as_str() {
@@ -109,6 +110,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<TlsConfig> {
         let others = [
             "key_files",
             "min_version",
+            "http2",
             "client_ca_file",
             "client_certificates",
             "device_identity",
@@ -141,7 +143,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<TlsConfig> {
     };
     let (certificates, certified) = certified?.into_iter().unzip();
     let policy = ClientPolicy(mark_of(&(authorities_file, is_required, device_identity, oldest)));
-    match (ServerSettings { certificates: certified, oldest, clients }).build() {
+    match (ServerSettings { certificates: certified, oldest, has_http2, clients }).build() {
         Ok(server) => {
             Some(TlsConfig { server: Arc::new(server), certificates, policy, device_identity })
         }

@@ -1,9 +1,9 @@
 // Device keys: create, show once with ready-made configurations, rotate, revoke.
 
-import { chip, confirm, copy, copyButton, dialog, facts, h, number, part, problem, put, time } from "./dom.js";
-import { api, base, path } from "./session.js";
+import { chip, confirm, copy, copyButton, dialog, facts, h, part, problem, put, time } from "./dom.js";
+import { api, base, path, query } from "./session.js";
 import { note } from "./place.js";
-import { table } from "./table.js";
+import { pages, table } from "./table.js";
 
 const SCOPES = [
   ["metrics:write", "write metrics"], ["metrics:read", "read metrics"], ["rules:read", "read alert rules"], ["alerts:read", "read silences"],
@@ -17,23 +17,30 @@ export function devices(access, params, page) {
   const at = `${path("organisations", organisation)}/device-keys`;
   const list = part(() => api(at), (found, reload) => {
     const create = () => keyDialog(at, { reload });
-    return [
-      !found.complete && h("p", { class: "muted" }, `The newest ${number(found.device_keys.length)} are listed.`),
-      table(found.device_keys, [
-        { name: "Device", wide: true, show: (key) => [h("div", null, key.name), h("span", { class: "small muted mono" }, `${key.key_hint}…`)], text: (key) => `${key.name} ${key.key_hint} ${key.id}`, sort: (key) => key.name },
-        { name: "State", show: (key) => chip(key.state), text: (key) => key.state, sort: true },
-        { name: "May", show: (key) => key.scopes.join(", "), text: (key) => key.scopes.join(" ") },
-        { name: "Last used", show: (key) => time(key.last_used_at), sort: (key) => key.last_used_at ?? "" },
-        { name: "Expires", show: (key) => (key.revoked_at ? ["revoked ", time(key.revoked_at)] : time(key.expires_at)), sort: (key) => key.expires_at ?? "9" },
-        { name: "Created", show: (key) => [time(key.created_at, "unknown"), h("div", { class: "small muted", title: key.created_by }, key.created_by.length > 20 ? `${key.created_by.slice(0, 14)}…` : key.created_by)], sort: (key) => key.created_at ?? "" },
-        { name: "", show: (key) => key.state !== "revoked" && h("div", { class: "row" },
-          h("button", { type: "button", "aria-label": `Rotate the key of ${key.name}`, onclick: () => keyDialog(at, { reload, old: key }) }, "Rotate"),
-          h("button", { type: "button", class: "danger", "aria-label": `Revoke the key of ${key.name}`, onclick: () => revoke(at, key, reload) }, "Revoke")) },
-      ], {
-        placeholder: "Filter by name, state or scope", filter: params.get("filter") ?? "", onfilter: (text) => note("filter", text),
-        empty: ["No device has a key yet.", h("button", { type: "button", class: "primary", onclick: create }, "Create a key")],
-      }),
+    const columns = [
+      { name: "Device", wide: true, show: (key) => [h("div", null, key.name), h("span", { class: "small muted mono" }, `${key.key_hint}…`)], text: (key) => `${key.name} ${key.key_hint} ${key.id}`, sort: (key) => key.name },
+      { name: "State", show: (key) => chip(key.state), text: (key) => key.state, sort: true },
+      { name: "May", show: (key) => key.scopes.join(", "), text: (key) => key.scopes.join(" ") },
+      { name: "Last used", show: (key) => time(key.last_used_at), sort: (key) => key.last_used_at ?? "" },
+      { name: "Expires", show: (key) => (key.revoked_at ? ["revoked ", time(key.revoked_at)] : time(key.expires_at)), sort: (key) => key.expires_at ?? "9" },
+      { name: "Created", show: (key) => [time(key.created_at, "unknown"), h("div", { class: "small muted", title: key.created_by }, key.created_by.length > 20 ? `${key.created_by.slice(0, 14)}…` : key.created_by)], sort: (key) => key.created_at ?? "" },
+      { name: "", show: (key) => key.state !== "revoked" && h("div", { class: "row" },
+        h("button", { type: "button", "aria-label": `Rotate the key of ${key.name}`, onclick: () => keyDialog(at, { reload, old: key }) }, "Rotate"),
+        h("button", { type: "button", class: "danger", "aria-label": `Revoke the key of ${key.name}`, onclick: () => revoke(at, key, reload) }, "Revoke")) },
     ];
+    const filtering = { filter: params.get("filter") ?? "", onfilter: (text) => note("filter", text) };
+    if (!found.complete) {
+      // More than the proxy lists at once: it filters them.
+      const load = async (wanted) => {
+        const { device_keys: rows, next } = await api(`${at}${query({ ...wanted, limit: "100" })}`);
+        return { rows, next };
+      };
+      return pages(load, columns, { placeholder: "Filter by name, identifier or scope", ...filtering });
+    }
+    return table(found.device_keys, columns, {
+      placeholder: "Filter by name, state or scope", ...filtering,
+      empty: ["No device has a key yet.", h("button", { type: "button", class: "primary", onclick: create }, "Create a key")],
+    });
   });
   return [
     page.head("Devices", "One key for each device, so that a lost device is one revoked key.", choice,

@@ -418,3 +418,65 @@ async fn of_an_empty_table_nothing_is_known_and_nothing_remembered() {
     scene.table.away.store(true, Ordering::Relaxed);
     assert_eq!(scene.directory.find(&1).await.map(|found| found.value), Err(Unavailable));
 }
+
+// Made-up device keys, each of whose requests is reset after a moment: what is left of a flood waited before genuine
+// keys.
+#[tokio::test(start_paused = true)]
+async fn a_key_for_which_nobody_waits_any_more_is_not_read() {
+    let scene = scene();
+    scene.table.set(5000, "there");
+    scene.table.held.store(true, Ordering::Relaxed);
+    let first = scene.ask(0);
+    scene.settle().await;
+    let flood: Vec<_> = (1..5000).map(|key| scene.ask(key)).collect();
+    scene.settle().await;
+    flood.iter().for_each(JoinHandle::abort);
+    let genuine = scene.ask(5000);
+    scene.settle().await;
+    scene.table.gate.as_ref().unwrap().add_permits(2);
+    assert_eq!(genuine.await.unwrap(), Some("there"));
+    first.await.unwrap();
+    assert_eq!(*scene.table.queries.lock().unwrap(), [[0], [5000]]);
+}
+
+// A request with a value waits for a second. Whoever comes later gets the new one, however slow the database is.
+#[tokio::test(start_paused = true)]
+async fn a_known_key_is_read_although_nobody_waits_any_more() {
+    let scene = scene();
+    scene.table.set(1, "member");
+    assert_eq!(scene.value(1).await, Some("member"));
+    sleep(RULES.ttl).await;
+    scene.table.set(1, "still a member");
+    scene.table.held.store(true, Ordering::Relaxed);
+    let first = scene.ask(0);
+    scene.settle().await;
+    let found = scene.directory.find(&1).await.unwrap();
+    assert!(matches!(found.origin, Origin::Stale(_)), "{found:?}");
+    scene.table.gate.as_ref().unwrap().add_permits(2);
+    first.await.unwrap();
+    scene.settle().await;
+    assert_eq!(scene.table.count(), 3);
+    assert_eq!(scene.value(1).await, Some("still a member"));
+    assert_eq!(scene.table.count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn above_so_many_keys_nobody_waits() {
+    let scene = scene();
+    scene.table.held.store(true, Ordering::Relaxed);
+    let first = scene.ask(0);
+    scene.settle().await;
+    let most = u32::try_from(flights::MOST).unwrap();
+    let flood: Vec<_> = (1..most).map(|key| scene.ask(key)).collect();
+    scene.settle().await;
+    let began = Instant::now();
+    assert_eq!(scene.directory.find(&most).await.unwrap_err(), Unavailable);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    // It is over with the reading that is under way.
+    flood.iter().for_each(JoinHandle::abort);
+    scene.table.held.store(false, Ordering::Relaxed);
+    scene.table.gate.as_ref().unwrap().add_permits(1);
+    first.await.unwrap();
+    scene.settle().await;
+    assert_eq!(scene.value(most).await, None);
+}

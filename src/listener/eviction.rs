@@ -26,7 +26,7 @@ const LEAST_SILENCE: Duration = Duration::from_secs(1);
 const LEAST_HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// The same for one that does not read. The kernel says that there is room again only when half of what waited has
-/// gone, so a slow reader seems to take nothing for seconds.
+/// gone, so a slow reader seems to take nothing for seconds. Over HTTP/2 it may also give no stream credit.
 const LEAST_NOT_READING: Duration = Duration::from_secs(10);
 
 /// The most that are ended at once. Finding them takes a look at each connection.

@@ -134,6 +134,8 @@ struct Sending {
     owed: usize,
     /// All bytes given.
     given: usize,
+    /// The connection, until the request has ended: it counts those that are not read.
+    activity: Option<Arc<Activity>>,
     /// When bytes were last given, or taken by the socket.
     moved_at: Option<Instant>,
     /// Woken when nothing is owed.
@@ -145,8 +147,9 @@ struct Sending {
 const SMALL_ANSWER_BYTES: usize = 16 << 10;
 
 impl Stream {
-    fn new() -> Arc<Self> {
-        let sending = Sending { owed: 0, given: 0, moved_at: None, waiting: None };
+    fn new(activity: Arc<Activity>) -> Arc<Self> {
+        let activity = Some(activity);
+        let sending = Sending { owed: 0, given: 0, activity, moved_at: None, waiting: None };
         Arc::new(Self { sending: Mutex::new(sending) })
     }
 
@@ -155,20 +158,49 @@ impl Stream {
     }
 
     fn give(&self, bytes: usize) {
-        let mut sending = self.sending();
+        let (mut sending, now) = (self.sending(), Instant::now());
+        if let Some(activity) = &sending.activity
+            && sending.owed == 0
+            && bytes > 0
+        {
+            activity.phase().begin_unread(now);
+        }
         sending.owed += bytes;
         sending.given += bytes;
-        sending.moved_at = Some(Instant::now());
+        sending.moved_at = Some(now);
     }
 
-    fn taken(&self, bytes: usize) {
+    /// Bytes are owed no longer: the socket has taken them, or never will.
+    fn settle(&self, bytes: usize, are_taken: bool) {
+        if bytes == 0 {
+            return;
+        }
         let mut sending = self.sending();
         sending.owed -= bytes;
+        if let Some(activity) = &sending.activity {
+            let mut phase = activity.phase();
+            if sending.owed == 0 {
+                phase.end_unread();
+            }
+            if are_taken {
+                phase.took(Instant::now);
+            }
+        }
         if sending.owed > 0 {
             sending.moved_at = Some(Instant::now());
         } else if let Some(waker) = sending.waiting.take() {
             drop(sending);
             waker.wake();
+        }
+    }
+
+    /// The request has ended. What of its answer still waits in HTTP/2 is no request's any more.
+    fn leave(&self) {
+        let mut sending = self.sending();
+        if let Some(activity) = sending.activity.take()
+            && sending.owed > 0
+        {
+            activity.phase().end_unread();
         }
     }
 
@@ -206,15 +238,13 @@ impl Buf for Piece {
 
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
-        self.stream.taken(count);
+        self.stream.settle(count, true);
     }
 }
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        if !self.bytes.is_empty() {
-            self.stream.taken(self.bytes.len());
-        }
+        self.stream.settle(self.bytes.len(), false);
     }
 }
 
@@ -229,6 +259,13 @@ pub(super) struct StreamBody<B> {
 impl<B> StreamBody<B> {
     pub(super) fn new(body: B, stream: Arc<Stream>, exchange: Exchange) -> Self {
         Self { body, stream, is_over: false, _exchange: exchange }
+    }
+}
+
+impl<B> Drop for StreamBody<B> {
+    fn drop(&mut self) {
+        // Before the exchange ends, which is one fewer that could be unread.
+        self.stream.leave();
     }
 }
 
@@ -287,7 +324,7 @@ impl Streams {
 
     /// A stream for a request that the service is called with.
     pub(super) fn call(&self) -> Arc<Stream> {
-        let stream = Stream::new();
+        let stream = Stream::new(Arc::clone(&self.activity));
         *self.called() = Some(Arc::clone(&stream));
         stream
     }
@@ -339,5 +376,86 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
                 streams.activity.left_behind(stream);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::Full;
+
+    use super::*;
+    use crate::listener::framing::{Framing, Http2};
+    use crate::listener::phase::{Phase, Quiet};
+
+    type Answer = StreamBody<Full<Bytes>>;
+
+    fn begin(activity: &Arc<Activity>) -> (Answer, Arc<Stream>) {
+        let exchange = Exchange::begin(Arc::clone(activity), BodyLength::Known(0), false);
+        let stream = Stream::new(Arc::clone(activity));
+        let body = Full::new(Bytes::from_static(b"refused"));
+        (StreamBody::new(body, Arc::clone(&stream), exchange), stream)
+    }
+
+    fn next_piece(answer: &mut Answer) -> Piece {
+        let mut cx = Context::from_waker(Waker::noop());
+        let frame: Poll<Option<Result<_, Infallible>>> = Pin::new(answer).poll_frame(&mut cx);
+        let Poll::Ready(Some(Ok(frame))) = frame else { panic!("a piece") };
+        frame.into_data().unwrap_or_else(|_| panic!("a piece"))
+    }
+
+    fn activity() -> Arc<Activity> {
+        Activity::new(Phase::new(Framing::Http2(Http2::new()), Instant::now()))
+    }
+
+    fn unread_since(activity: &Activity) -> Option<Instant> {
+        let quiet = activity.phase().quiet();
+        quiet.and_then(|(since, quiet)| (quiet == Quiet::NotReading).then_some(since))
+    }
+
+    // Whoever takes bytes is a slow reader; whose streams are reset has taken none.
+    #[tokio::test(start_paused = true)]
+    async fn only_bytes_that_are_taken_are_progress() {
+        let (activity, began) = (activity(), Instant::now());
+        let second = Duration::from_secs(1);
+        let (mut first, _) = begin(&activity);
+        assert_eq!(unread_since(&activity), None, "it is served");
+        let mut piece = next_piece(&mut first);
+        assert_eq!(unread_since(&activity), Some(began));
+        tokio::time::advance(second).await;
+        let (mut second_answer, _) = begin(&activity);
+        assert_eq!(unread_since(&activity), None, "another one is served");
+        let reset = next_piece(&mut second_answer);
+        drop((reset, second_answer));
+        assert_eq!(unread_since(&activity), Some(began));
+        piece.advance(1);
+        assert_eq!(unread_since(&activity), Some(began + second));
+        piece.advance(6);
+        assert_eq!(unread_since(&activity), None, "it has been read");
+    }
+
+    // The last bytes of a small answer wait in HTTP/2 alone, beside requests that are served.
+    #[tokio::test]
+    async fn an_answer_that_has_ended_counts_for_no_request() {
+        let activity = activity();
+        let (mut first, stream) = begin(&activity);
+        let piece = next_piece(&mut first);
+        drop(first);
+        activity.left_behind(stream);
+        let (_served, _) = begin(&activity);
+        assert_eq!(unread_since(&activity), None);
+        drop(piece);
+        assert_eq!(activity.left_behind_since(), None);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_left_behind_keeps_no_connection_in_memory() {
+        let activity = activity();
+        let (mut answer, stream) = begin(&activity);
+        let _piece = next_piece(&mut answer);
+        activity.left_behind(stream);
+        drop(answer);
+        assert_eq!(Arc::strong_count(&activity), 1);
     }
 }

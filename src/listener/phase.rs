@@ -89,6 +89,10 @@ pub(super) struct Phase {
     head_since: Option<Instant>,
     /// Requests whose answer has not ended.
     exchanges: usize,
+    /// Those by HTTP/2 of whose answer bytes wait for the client.
+    unread: usize,
+    /// Since when the client has taken none of these bytes.
+    unread_since: Option<Instant>,
     /// Requests whose body has not ended.
     uploads: usize,
     /// Bodies that are awaited.
@@ -100,6 +104,7 @@ pub(super) struct Phase {
     /// A read was put off because no body's next piece was wanted.
     has_put_off: bool,
     has_served: bool,
+    /// When the last answer or body ended.
     idle_since: Instant,
     /// Since when the socket takes no bytes.
     blocked_since: Option<Instant>,
@@ -142,6 +147,8 @@ impl Phase {
             head_since: framing.is_in_head().then_some(now),
             framing,
             exchanges: 0,
+            unread: 0,
+            unread_since: None,
             uploads: 0,
             awaited: 0,
             awaited_since: now,
@@ -219,8 +226,29 @@ impl Phase {
     /// A request's answer has ended. The clock is read only if it was the last one.
     pub(super) fn end(&mut self, now: impl FnOnce() -> Instant) {
         self.exchanges -= 1;
-        if self.is_idle() {
+        if self.exchanges == 0 {
             self.idle_since = now();
+        }
+    }
+
+    /// By HTTP/2, bytes of a request's answer wait for the client, and none did before.
+    pub(super) fn begin_unread(&mut self, now: Instant) {
+        self.unread += 1;
+        self.unread_since.get_or_insert(now);
+    }
+
+    /// None wait any more, or the request has ended.
+    pub(super) fn end_unread(&mut self) {
+        self.unread -= 1;
+        if self.unread == 0 {
+            self.unread_since = None;
+        }
+    }
+
+    /// The client took bytes of an answer. The clock is read only if others wait for it.
+    pub(super) fn took(&mut self, now: impl FnOnce() -> Instant) {
+        if self.unread > 0 {
+            self.unread_since = Some(now());
         }
     }
 
@@ -312,12 +340,22 @@ impl Phase {
 
     /// Since when the client is silent, and how; none while a request is served.
     pub(super) fn quiet(&self) -> Option<(Instant, Quiet)> {
+        // Streams of HTTP/2 may send their bodies while others are not read. What is thrown away does not count:
+        // nobody needs a credential to send it.
+        let is_sending = self.uploads > self.discarded && !self.is_http1();
         if let Some(since) = self.blocked_since {
-            // Streams of HTTP/2 may send their bodies meanwhile.
-            return (self.uploads == 0 || self.is_http1()).then_some((since, Quiet::NotReading));
+            return (!is_sending).then_some((since, Quiet::NotReading));
+        }
+        // The socket takes bytes, but no stream has credit.
+        if let Some(since) = self.unread_since
+            && self.unread == self.exchanges
+        {
+            let since = self.unblocked_at.map_or(since, |at| since.max(at));
+            return (!is_sending).then_some((since, Quiet::NotReading));
         }
         let since = if self.has_served { self.idle_since } else { self.opened };
-        self.is_idle().then_some((since, Quiet::NoRequest))
+        let has_none = self.is_idle() || (!self.is_http1() && self.exchanges == 0 && !is_sending);
+        has_none.then_some((since, Quiet::NoRequest))
     }
 
     /// When the last request ended.

@@ -199,8 +199,10 @@ fn readers_get_json_and_senders_plain_text() {
         let json: serde_json::Value =
             serde_json::from_str(&text(answer(&rejection, Audience::Reader))).unwrap();
         assert_eq!(json["status"], "error");
-        let plain = text(answer(&rejection, Audience::Sender));
-        assert_eq!(plain.trim_end(), json["error"].as_str().unwrap());
+        for audience in [Audience::Sender, Audience::OtlpSender] {
+            let plain = text(answer(&rejection, audience));
+            assert_eq!(plain.trim_end(), json["error"].as_str().unwrap());
+        }
         let response = answer(&rejection, Audience::Alertmanager);
         let is_text = response.status() == StatusCode::BAD_REQUEST;
         let of_alertmanager: serde_json::Value = serde_json::from_str(&text(response)).unwrap();
@@ -224,18 +226,49 @@ fn addresses_of_mimir_stay_inside() {
     }
 }
 
-// A fleet that is sent away at one time must not come back at one time.
+/// All that `Retry-After` says, if it is asked often.
+fn retry_after(rejection: &Rejection, audience: Audience) -> BTreeSet<u64> {
+    let one = |_| {
+        let response = answer(rejection, audience);
+        response.headers()["retry-after"].to_str().unwrap().parse().unwrap()
+    };
+    (0..200).map(one).collect()
+}
+
+// A fleet that is sent away at one time must not come back at one time. An SDK drops what it may not send again
+// within its export timeout, 10 s by default.
 #[test]
-fn retry_after_is_spread_in_whole_seconds() {
+fn retry_after_of_a_5xx_is_spread_and_by_otlp_within_an_sdks_timeout() {
     let rejection = Rejection::Failed(ForwardError::CircuitOpen);
-    let seconds: BTreeSet<u64> = (0..200)
-        .map(|_| {
-            let response = answer(&rejection, Audience::Sender);
-            response.headers()["retry-after"].to_str().unwrap().parse().unwrap()
-        })
-        .collect();
-    assert!(seconds.iter().all(|seconds| (5..=15).contains(seconds)), "{seconds:?}");
-    assert!(seconds.len() > 5, "{seconds:?}");
+    for route in &route::ROUTES {
+        let seconds = retry_after(&rejection, Audience::of(Some(route), route.path));
+        let range = if route.surface == Surface::Otlp { 1..=4 } else { 5..=15 };
+        assert!(seconds.iter().all(|seconds| range.contains(seconds)), "{route:?}: {seconds:?}");
+        assert!(seconds.len() > 2, "{route:?}: {seconds:?}");
+    }
+    for rejection in samples().iter().filter(|sample| sample.status().is_server_error()) {
+        let seconds = retry_after(rejection, Audience::OtlpSender);
+        assert!(*seconds.last().unwrap() <= 4, "{rejection:?}: {seconds:?}");
+    }
+}
+
+// Who is told a moment is told the same one as all others.
+#[test]
+fn a_moment_that_many_wait_for_is_spread() {
+    let (whose, moment) = (Whose::Organisation, Duration::from_secs(7));
+    for rejection in [
+        Rejection::Credential(Refusal::KeysUnavailable { retry_after: moment }),
+        Rejection::Credential(Refusal::KeyPending { retry_after: moment }),
+        Rejection::Limited(LimitError::Requests { whose, retry_after: moment }),
+        Rejection::Limited(LimitError::Bytes { whose, retry_after: moment }),
+    ] {
+        for audience in [Audience::Reader, Audience::Sender] {
+            assert_eq!(retry_after(&rejection, audience), [8, 9, 10].into(), "{rejection:?}");
+        }
+    }
+    // A rate is not ours to blame, and whoever comes before it has room is refused again.
+    let rate = Rejection::Limited(LimitError::Bytes { whose, retry_after: moment });
+    assert_eq!(retry_after(&rate, Audience::OtlpSender), [8, 9, 10].into());
 }
 
 // RFC 9110, 15.5.6.
@@ -260,7 +293,9 @@ fn basic_is_offered_where_devices_push_and_nowhere_else() {
     };
     let basic = "Basic realm=\"device keys\"".to_owned();
     let missing = Rejection::Credential(Refusal::Credential(CredentialFault::Missing));
-    assert_eq!(challenges(&missing, Audience::Sender), ["Bearer".to_owned(), basic.clone()]);
+    for audience in [Audience::Sender, Audience::OtlpSender] {
+        assert_eq!(challenges(&missing, audience), ["Bearer".to_owned(), basic.clone()]);
+    }
     assert_eq!(challenges(&missing, Audience::Reader), ["Bearer".to_owned()]);
     let token = Rejection::Credential(Refusal::Token(TokenFault::Signature));
     assert_eq!(challenges(&token, Audience::Sender).len(), 1);

@@ -10,6 +10,7 @@ use sqlx::{Connection as _, PgConnection, Row as _};
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::organisations::spellings;
 use super::queries::{Lookup, Queries};
 use super::{PgQuery, Store, StoreError, statement};
 use crate::tenancy::OrganisationId;
@@ -71,7 +72,10 @@ pub struct AlertEventRow {
 #[derive(Clone, Debug)]
 pub struct StoredAlertEvent {
     pub row: AlertEventRow,
+    /// None if they are lost, such as after a restore without them.
     pub starts: BTreeMap<Millis, AlertStart>,
+    /// When the row was last written.
+    pub updated_at: Millis,
 }
 
 /// An alert about which something new is to be written.
@@ -88,10 +92,14 @@ pub struct AskedAlert {
 #[derive(Clone, Debug, Default)]
 pub struct LoadedAlerts {
     pub events: HashMap<AlertKey, Vec<StoredAlertEvent>>,
-    /// Open events of the organisations, of any kind.
+    /// Open events of the organisations' alerts.
     pub open: HashMap<OrganisationId, usize>,
     /// Of the rules asked for those that are the organisation's.
     pub rules: HashSet<(OrganisationId, Uuid)>,
+    /// Organisations that are not there.
+    pub absent: HashSet<OrganisationId>,
+    /// Organisations that another transaction is about to delete or to rename, and their events with them.
+    pub leaving: HashSet<OrganisationId>,
 }
 
 /// What is to be written. Rows are whole: there or not.
@@ -116,6 +124,27 @@ pub enum AlertWriteError {
     Refused(String),
 }
 
+impl From<sqlx::Error> for AlertWriteError {
+    fn from(error: sqlx::Error) -> Self {
+        let problem = error.as_database_error().map(|database| database.message().to_owned());
+        match (StoreError::from(error), problem) {
+            (error, Some(problem)) if error.is_refusal() => Self::Refused(problem),
+            (error, _) => Self::Store(error),
+        }
+    }
+}
+
+/// A start of an open event that is to be given up.
+#[derive(Clone, Debug)]
+pub struct OverdueStart {
+    pub key: AlertKey,
+    pub at: Millis,
+    /// Until when it was said to fire; the present time if that is lost.
+    pub until: Millis,
+    /// Nothing is stored of it, so whether its time is over is not known.
+    pub is_lost: bool,
+}
+
 /// How much of what is overdue is read at once.
 #[derive(Clone, Copy, Debug)]
 pub struct OverdueBounds {
@@ -129,11 +158,16 @@ pub struct OverdueBounds {
 /// How long organisations' devices may be silent, in seconds.
 pub type SilenceLimits = Vec<(OrganisationId, f64)>;
 
+/// Organisations whose silent devices the database refuses to write, each with its error.
+pub type RefusedSilences = Vec<(String, String)>;
+
 /// What one check of devices has changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SilenceChanges {
     pub begun: u64,
+    pub not_begun: RefusedSilences,
     pub ended: u64,
+    pub not_ended: RefusedSilences,
 }
 
 impl EndedBecause {
@@ -180,14 +214,9 @@ impl Store {
                 Ok(Err(error)) => {
                     // In the middle of a transaction.
                     connection.close_on_drop();
-                    let refused = error.as_database_error().filter(|database| {
-                        // Data exceptions, and integrity: the same again would fail again.
-                        let code = database.code().unwrap_or_default();
-                        code.starts_with("22") || code.starts_with("23")
-                    });
-                    match refused {
-                        Some(database) => Ok(Err(database.message().to_owned())),
-                        None => Err(error.into()),
+                    match error {
+                        AlertWriteError::Refused(problem) => Ok(Err(problem)),
+                        AlertWriteError::Store(error) => Err(error),
                     }
                 }
                 Err(_) => {
@@ -204,27 +233,90 @@ impl Store {
         connection: &mut PgConnection,
         asked: Vec<AskedAlert>,
         decide: impl FnOnce(LoadedAlerts) -> (AlertChanges, T),
-    ) -> Result<T, sqlx::Error> {
+    ) -> Result<T, AlertWriteError> {
         let mut transaction = connection.begin().await?;
-        let organisations: Vec<String> = {
-            let all: HashSet<&str> =
-                asked.iter().map(|alert| alert.key.organisation.as_str()).collect();
-            all.into_iter().map(str::to_owned).collect()
-        };
+        let all: HashSet<OrganisationId> =
+            asked.iter().map(|alert| alert.key.organisation.clone()).collect();
+        let organisations: Vec<String> = all.iter().map(OrganisationId::to_string).collect();
         // In one order, so that two copies do not wait for each other. Later statements see what the
         // copy that held the lock has written.
-        let sql = "select pg_advisory_xact_lock(hashtext($2), number) from \
-                   (select distinct hashtext(name) as number from unnest($1::text[]) as name \
-                    order by number offset 0) as ordered";
-        let query = sqlx::query(sql).bind(organisations.clone()).bind(LOCK).persistent(false);
-        query.fetch_all(&mut *transaction).await?;
+        let sql = format!(
+            "select pg_advisory_xact_lock(hashtext($2), number), {} as may_lock from \
+             (select distinct hashtext(name) as number from unnest($1::text[]) as name \
+              order by number offset 0) as ordered",
+            self.may_lock_organisations()
+        );
+        let query = statement(sql).bind(organisations.clone()).bind(LOCK).persistent(false);
+        let locked = query.fetch_all(&mut *transaction).await?;
+        let may_lock = locked.first().map(|row| row.try_get("may_lock")).transpose()?;
         let mut loaded = LoadedAlerts::default();
+        // Before the events are read: those of an organisation that is not locked may be deleted at any time.
+        self.lock_organisations(&mut transaction, all, may_lock.unwrap_or(false), &mut loaded)
+            .await?;
         self.load_events(&mut transaction, &asked, &mut loaded).await?;
         self.load_counts(&mut transaction, organisations, &asked, &mut loaded).await?;
         let (changes, done) = decide(loaded);
         self.write_changes(&mut transaction, changes).await?;
         transaction.commit().await?;
         Ok(done)
+    }
+
+    /// Whether the organisations are in a table of ours and the role may lock its rows, for which Postgres wants a
+    /// right to update: an expression.
+    fn may_lock_organisations(&self) -> String {
+        if self.0.config.queries.organisation.is_some() {
+            return "false".to_owned();
+        }
+        format!(
+            "coalesce((select relkind in ('r', 'p') and has_any_column_privilege(oid, 'update') \
+             from pg_class where oid = to_regclass('{}')), false)",
+            self.own("organisation")
+        )
+    }
+
+    /// Keeps organisations where they are until the transaction ends, as a foreign key would, and notes those that
+    /// are not there: an event that is written while its organisation is deleted would be there for whoever has the
+    /// same identifier later. It waits for nobody: a transaction that deletes one organisation and takes long must
+    /// not hold up the alerts of all others. A role that may not lock rows only reads them, and has a moment in
+    /// which an event can slip through.
+    async fn lock_organisations(
+        &self,
+        connection: &mut PgConnection,
+        organisations: HashSet<OrganisationId>,
+        may_lock: bool,
+        loaded: &mut LoadedAlerts,
+    ) -> Result<(), AlertWriteError> {
+        if self.0.config.queries.organisation.is_some() {
+            // Nothing is deleted with an organisation of the operator's own tables.
+            return Ok(());
+        }
+        let table = self.own("organisation");
+        let lock = if may_lock { "for key share skip locked" } else { "" };
+        let sql = format!(
+            "with locked as (select id from {table} where id = any($1) {lock}) \
+             select known.id, locked.id is not null as is_locked \
+             from {table} as known left join locked on locked.id = known.id where known.id = any($1)"
+        );
+        let wanted: Vec<OrganisationId> = organisations.iter().cloned().collect();
+        let query = statement(sql).bind(spellings(&wanted)).persistent(false);
+        let rows = query.fetch_all(&mut *connection).await?;
+        loaded.absent = organisations;
+        for row in &rows {
+            let Ok(organisation) = OrganisationId::parse(row.try_get("id")?) else { continue };
+            loaded.absent.remove(&organisation);
+            if !row.try_get::<bool, _>("is_locked")? {
+                loaded.leaving.insert(organisation);
+            }
+        }
+        if rows.is_empty() {
+            // An empty table says nothing of any organisation: it is still to be filled, or was emptied by mistake.
+            let sql = format!("select exists (select from {table}) as is_there");
+            let row = statement(sql).persistent(false).fetch_one(connection).await?;
+            if !row.try_get::<bool, _>("is_there")? {
+                return Err(StoreError::Empty("organisation").into());
+            }
+        }
+        Ok(())
     }
 
     async fn load_events(
@@ -239,17 +331,18 @@ impl Store {
             "select event.id, event.organisation_id, event.fingerprint, event.rule_id, \
              case when {is_first} then event.labels::text end as labels, \
              case when {is_first} then event.annotations::text end as annotations, {event_started}, {ended}, event.ended_because, \
-             {start_started}, {valid}, {firing}, {resolved}, {resolved_seen}, {expired} \
+             {updated}, {start_started}, {valid}, {firing}, {resolved}, {resolved_seen}, {expired} \
              from unnest($1::text[], $2::text[], $3::float8[]) as asked(organisation, fingerprint, since) \
              join {events} as event on event.organisation_id = asked.organisation \
                  and event.fingerprint = asked.fingerprint \
                  and (event.ended_at is null or event.ended_at >= to_timestamp(asked.since)) \
-             join {starts} as start on start.event_id = event.id \
+             left join {starts} as start on start.event_id = event.id \
              where event.kind = 'alert'",
             is_first = "row_number() over (partition by event.id \
                 order by isfinite(start.started_at) desc, start.started_at) = 1",
             event_started = millis_of("event.started_at", "event_started_at"),
             ended = millis_of("event.ended_at", "ended_at"),
+            updated = millis_of("event.updated_at", "updated_at"),
             start_started = millis_of("start.started_at", "start_started_at"),
             valid = millis_of("start.valid_until", "valid_until"),
             firing = millis_of("start.firing_seen_at", "firing_seen_at"),
@@ -261,19 +354,19 @@ impl Store {
         let since: Vec<f64> = asked.iter().map(|alert| seconds(alert.since)).collect();
         let query = statement(sql).bind(organisations).bind(fingerprints).bind(since);
         for row in &query.persistent(false).fetch_all(connection).await? {
-            let Some((event, at, start)) = read_start(row)? else { continue };
+            let Some(event) = read_event(row)? else { continue };
             let is_first = row.try_get::<Option<&str>, _>("labels")?.is_some();
             let events = loaded.events.entry(event.key.clone()).or_default();
-            match events.iter_mut().find(|stored| stored.row.id == event.id) {
-                Some(stored) => {
-                    stored.starts.insert(at, start);
-                    if is_first {
-                        stored.row = event;
-                    }
-                }
-                None => events
-                    .push(StoredAlertEvent { row: event, starts: BTreeMap::from([(at, start)]) }),
+            let at = events.iter().position(|stored| stored.row.id == event.id);
+            let at = at.unwrap_or(events.len());
+            if at == events.len() {
+                let updated_at = millis(row, "updated_at")?.unwrap_or(event.started_at);
+                let starts = BTreeMap::new();
+                events.push(StoredAlertEvent { row: event, starts, updated_at });
+            } else if is_first {
+                events[at].row = event;
             }
+            events[at].starts.extend(read_start(row)?);
         }
         Ok(())
     }
@@ -298,7 +391,7 @@ impl Store {
         // One look-up by key for each rule asked: the limit keeps Postgres from joining whole tables.
         let sql = format!(
             "select organisation_id, null::uuid as rule, count(*) as open from {} \
-             where state = 'firing' and organisation_id = any($1) group by organisation_id \
+             where state = 'firing' and kind = 'alert' and organisation_id = any($1) group by organisation_id \
              union all select asked.organisation, asked.rule, 0 from \
              (select distinct * from unnest($2::text[], $3::uuid[]) as given(organisation, rule)) as asked \
              cross join lateral (select 1 from {} where rule_id = asked.rule \
@@ -435,38 +528,40 @@ impl Store {
 
     /// Alerts of open events whose time is over by more than `grace`, with the starts that are to be
     /// given up. Only those that would have been reported again by now: a leader that has watched for
-    /// less than an alert's own time knows nothing yet.
+    /// less than an alert's own time knows nothing yet. Events without a start come with one that is lost.
     pub async fn overdue_alerts(
         &self,
         grace: Duration,
         watched_for: f64,
         most: OverdueBounds,
-    ) -> Result<Vec<(AlertKey, Millis, Millis)>, StoreError> {
+    ) -> Result<Vec<OverdueStart>, StoreError> {
         let (events, starts) = (self.own("alert_event"), self.own("alert_event_start"));
         let sql = format!(
-            "with found as (select event.id from {events} as event join {starts} as start on start.event_id = event.id \
+            "with found as (select event.id from {events} as event left join {starts} as start on start.event_id = event.id \
                  where event.state = 'firing' and event.kind = 'alert' group by event.id \
-                 having max(start.valid_until) < now() - make_interval(secs => $1) \
-                 and max(extract(epoch from start.valid_until - start.firing_seen_at))::float8 < $2 \
+                 having count(start.event_id) = 0 or (max(start.valid_until) < now() - make_interval(secs => $1) \
+                 and max(extract(epoch from start.valid_until - start.firing_seen_at))::float8 < $2) \
                  order by event.id limit $3 offset $5), \
              measured as (select event.id, sum(octet_length(event.labels::text) + octet_length(event.annotations::text)) \
                      over (order by event.id rows between unbounded preceding and 1 preceding) as before \
                  from found join {events} as event on event.id = found.id), \
              overdue as (select id from measured where coalesce(before, 0) < $4) \
-             select organisation_id, fingerprint, {}, {} from {starts} as start join overdue on overdue.id = start.event_id \
-             where start.valid_until is not null",
-            millis_of("start.started_at", "at"),
-            millis_of("start.valid_until", "until"),
+             select event.organisation_id, event.fingerprint, {}, {}, start.event_id is null as is_lost \
+             from overdue join {events} as event on event.id = overdue.id \
+             left join {starts} as start on start.event_id = event.id \
+             where start.event_id is null or start.valid_until is not null",
+            millis_of("coalesce(start.started_at, event.started_at)", "at"),
+            millis_of("coalesce(start.valid_until, now())", "until"),
         );
         let query = statement(sql).bind(grace.as_secs_f64()).bind(watched_for);
         let bigint = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         let query = query.bind(bigint(most.events)).bind(most.bytes).bind(bigint(most.passed_over));
         self.fetch(query, |rows| {
-            let read = |row: &PgRow| -> Result<Option<(AlertKey, Millis, Millis)>, sqlx::Error> {
+            let read = |row: &PgRow| -> Result<Option<OverdueStart>, sqlx::Error> {
                 let Some(key) = read_key(row)? else { return Ok(None) };
-                Ok(millis(row, "at")?
-                    .zip(millis(row, "until")?)
-                    .map(|(at, until)| (key, at, until)))
+                let is_lost = row.try_get("is_lost")?;
+                let times = millis(row, "at")?.zip(millis(row, "until")?);
+                Ok(times.map(|(at, until)| OverdueStart { key, at, until, is_lost }))
             };
             rows.iter()
                 .filter_map(|row| read(row).transpose())
@@ -509,6 +604,8 @@ impl Store {
     /// Ends the events of devices that report again or are not watched any more, and begins those
     /// of devices that are silent for too long. `allowance` is what the last use may be late by, and
     /// nothing counts that was before the leader began to watch.
+    ///
+    /// What the database refuses for one organisation, such as a device's name, keeps back no other.
     pub async fn update_silent_devices(
         &self,
         limits: SilenceLimits,
@@ -520,50 +617,106 @@ impl Store {
             // When a key of an operator's own table was used is not known.
             return Ok(SilenceChanges::default());
         }
+        let (ended, not_ended) = self.end_silences(&limits).await?;
+        let (begun, not_begun) =
+            self.begin_silences(limits, allowance, watched_for, max_open).await?;
+        Ok(SilenceChanges { begun, not_begun, ended, not_ended })
+    }
+
+    async fn end_silences(
+        &self,
+        limits: &[(OrganisationId, f64)],
+    ) -> Result<(u64, RefusedSilences), StoreError> {
         let (events, keys) = (self.own("alert_event"), self.table("device_key")?);
-        let (organisations, after): (Vec<String>, Vec<f64>) = limits
-            .into_iter()
-            .map(|(organisation, after)| (organisation.to_string(), after))
-            .unzip();
-        // A key after its grace can report nothing.
-        let usable = "key.revoked_at is null and (key.expires_at is null \
-                      or key.expires_at + make_interval(secs => key.grace_seconds) > now())";
+        let judged = format!(
+            "select open.id, open.organisation_id, key.last_used_at, \
+                 coalesce(key.last_used_at > open.started_at, false) as reports, \
+                 coalesce({USABLE_KEY}, false) and watched.organisation is not null as is_watched \
+             from {events} as open left join {keys} as key \
+                 on key.id = open.device_key_id and key.organisation_id = open.organisation_id \
+             left join unnest($1::text[]) as watched(organisation) on watched.organisation = open.organisation_id \
+             where open.kind = 'device_silent' and open.state = 'firing'"
+        );
+        let watched: Vec<String> = limits.iter().map(|(of, _)| of.to_string()).collect();
+        let sql = format!(
+            "select distinct organisation_id from ({judged}) as judged where reports or not is_watched"
+        );
+        let query = statement(sql).bind(watched.clone());
+        let due = self.fetch(query, |rows| read_organisations(&rows)).await?;
         let sql = format!(
             "update {events} as event set state = 'resolved', updated_at = now(), \
                  ended_at = case when judged.reports then judged.last_used_at else now() end, \
                  ended_because = case when judged.reports then 'reported' else 'withdrawn' end \
-             from (select open.id, key.last_used_at, coalesce(key.last_used_at > open.started_at, false) as reports, \
-                       coalesce({usable}, false) and watched.organisation is not null as is_watched \
-                   from {events} as open left join {keys} as key \
-                       on key.id = open.device_key_id and key.organisation_id = open.organisation_id \
-                   left join unnest($1::text[]) as watched(organisation) on watched.organisation = open.organisation_id \
-                   where open.kind = 'device_silent' and open.state = 'firing') as judged \
+             from ({judged} and open.organisation_id = any($2)) as judged \
              where event.id = judged.id and (judged.reports or not judged.is_watched) returning 1 as one"
         );
-        let query = statement(sql).bind(organisations.clone());
-        let ended = self.fetch(query, |rows| Ok(rows.len() as u64)).await?;
-        let sql = format!(
-            "insert into {events} (organisation_id, kind, device_key_id, fingerprint, labels, annotations, state, started_at) \
-             select organisation_id, 'device_silent', id, 'device_silent:' || id, labels, '{{}}', 'firing', last_used_at \
-             from (select key.organisation_id, key.id, key.last_used_at, jsonb_build_object('device', key.name) as labels, \
-                       row_number() over (partition by key.organisation_id order by key.last_used_at, key.id) \
-                       + (select count(*) from {events} as open where open.organisation_id = key.organisation_id and open.state = 'firing') as number \
-                   from unnest($1::text[], $2::float8[]) as watched(organisation, after) \
-                   join {keys} as key on key.organisation_id = watched.organisation \
-                   where {usable} and key.last_used_at is not null \
-                     and least(extract(epoch from now() - key.last_used_at)::float8, $4::float8) > watched.after + $3::float8 \
-                     and not exists (select from {events} as open where open.organisation_id = key.organisation_id \
-                                     and open.fingerprint = 'device_silent:' || key.id and open.state = 'firing')) as silent \
-             where number <= $5 on conflict do nothing returning 1 as one"
+        let end = |organisations: Vec<String>| {
+            let query = statement(sql.clone()).bind(watched.clone()).bind(organisations);
+            self.fetch(query, |rows| Ok(rows.len() as u64))
+        };
+        unless_refused(due, end).await
+    }
+
+    async fn begin_silences(
+        &self,
+        limits: SilenceLimits,
+        allowance: Duration,
+        watched_for: f64,
+        max_open: usize,
+    ) -> Result<(u64, RefusedSilences), StoreError> {
+        let (events, keys) = (self.own("alert_event"), self.table("device_key")?);
+        // Alerts and silent devices do not take each other's room.
+        let silent = format!(
+            "select key.organisation_id, key.id, key.last_used_at, jsonb_build_object('device', key.name) as labels, \
+                 row_number() over (partition by key.organisation_id order by key.last_used_at, key.id) \
+                 + (select count(*) from {events} as open where open.organisation_id = key.organisation_id \
+                    and open.kind = 'device_silent' and open.state = 'firing') as number \
+             from unnest($1::text[], $2::float8[]) as watched(organisation, after) \
+             join {keys} as key on key.organisation_id = watched.organisation \
+             where {USABLE_KEY} and key.last_used_at is not null \
+               and least(extract(epoch from now() - key.last_used_at)::float8, $4::float8) > watched.after + $3::float8 \
+               and not exists (select from {events} as open where open.organisation_id = key.organisation_id \
+                               and open.fingerprint = 'device_silent:' || key.id and open.state = 'firing')"
         );
-        let query = statement(sql)
-            .bind(organisations)
-            .bind(after)
-            .bind(allowance.as_secs_f64())
-            .bind(watched_for)
-            .bind(i64::try_from(max_open).unwrap_or(i64::MAX));
-        let begun = self.fetch(query, |rows| Ok(rows.len() as u64)).await?;
-        Ok(SilenceChanges { begun, ended })
+        let bound = |sql: String, limits: Vec<&(OrganisationId, f64)>| {
+            let (organisations, after): (Vec<String>, Vec<f64>) =
+                limits.into_iter().map(|(of, after)| (of.to_string(), *after)).unzip();
+            let query = statement(sql).bind(organisations).bind(after);
+            let query = query.bind(allowance.as_secs_f64()).bind(watched_for);
+            query.bind(i64::try_from(max_open).unwrap_or(i64::MAX))
+        };
+        let may_lock = self.may_lock_organisations();
+        let sql = format!(
+            "select distinct organisation_id, {may_lock} as may_lock from ({silent}) as silent where number <= $5"
+        );
+        let read = |rows: Vec<PgRow>| {
+            let may_lock = rows.first().map(|row| row.try_get("may_lock")).transpose()?;
+            Ok((read_organisations(&rows)?, may_lock.unwrap_or(false)))
+        };
+        let (due, may_lock) = self.fetch(bound(sql, limits.iter().collect()), read).await?;
+        // Locked for the reason that those of alerts are.
+        let (locked, is_locked) = if may_lock {
+            (
+                format!(
+                    "with locked as (select id from {} where id = any($1) for key share skip locked) ",
+                    self.own("organisation")
+                ),
+                "organisation_id in (select id from locked) and",
+            )
+        } else {
+            (String::new(), "")
+        };
+        let sql = format!(
+            "{locked}insert into {events} (organisation_id, kind, device_key_id, fingerprint, labels, annotations, state, started_at) \
+             select organisation_id, 'device_silent', id, 'device_silent:' || id, labels, '{{}}', 'firing', last_used_at \
+             from ({silent}) as silent where {is_locked} number <= $5 on conflict do nothing returning 1 as one"
+        );
+        let begin = |organisations: Vec<String>| {
+            let wanted: HashSet<String> = organisations.into_iter().collect();
+            let limits = limits.iter().filter(|(of, _)| wanted.contains(of.as_str())).collect();
+            self.fetch(bound(sql.clone(), limits), |rows| Ok(rows.len() as u64))
+        };
+        unless_refused(due, begin).await
     }
 
     /// Deletes some events that ended longer ago than `retention`, or that are more than an organisation
@@ -611,6 +764,35 @@ impl Store {
     }
 }
 
+/// A key after its grace can report nothing.
+const USABLE_KEY: &str = "key.revoked_at is null and (key.expires_at is null \
+     or key.expires_at + make_interval(secs => key.grace_seconds) > now())";
+
+/// Writes for all of some organisations at once; if the database refuses that, for each of them alone, without those
+/// that it refuses.
+async fn unless_refused<W: Future<Output = Result<u64, StoreError>>>(
+    organisations: Vec<String>,
+    write: impl Fn(Vec<String>) -> W,
+) -> Result<(u64, RefusedSilences), StoreError> {
+    if organisations.is_empty() {
+        return Ok((0, Vec::new()));
+    }
+    match write(organisations.clone()).await {
+        Ok(written) => return Ok((written, Vec::new())),
+        Err(error) if error.is_refusal() => {}
+        Err(error) => return Err(error),
+    }
+    let (mut all, mut refused) = (0, Vec::new());
+    for organisation in organisations {
+        match write(vec![organisation.clone()]).await {
+            Ok(written) => all += written,
+            Err(error) if error.is_refusal() => refused.push((organisation, error.to_string())),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((all, refused))
+}
+
 async fn run(connection: &mut PgConnection, query: PgQuery<'static>) -> Result<(), sqlx::Error> {
     query.persistent(false).execute(connection).await.map(drop)
 }
@@ -642,16 +824,19 @@ fn read_key(row: &PgRow) -> Result<Option<AlertKey>, sqlx::Error> {
     Ok(organisation.map(|organisation| AlertKey { organisation, fingerprint }))
 }
 
-fn read_start(row: &PgRow) -> Result<Option<(AlertEventRow, Millis, AlertStart)>, sqlx::Error> {
+fn read_organisations(rows: &[PgRow]) -> Result<Vec<String>, StoreError> {
+    rows.iter().map(|row| Ok(row.try_get("organisation_id")?)).collect()
+}
+
+fn read_event(row: &PgRow) -> Result<Option<AlertEventRow>, sqlx::Error> {
     let Some(key) = read_key(row)? else { return Ok(None) };
-    let started = millis(row, "event_started_at")?.zip(millis(row, "start_started_at")?);
-    let Some((started_at, at)) = started else { return Ok(None) };
+    let Some(started_at) = millis(row, "event_started_at")? else { return Ok(None) };
     let because: Option<&str> = row.try_get("ended_because")?;
     let pairs = |column: &str| -> Result<Pairs, sqlx::Error> {
         let text: Option<&str> = row.try_get(column)?;
         Ok(text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default())
     };
-    let event = AlertEventRow {
+    Ok(Some(AlertEventRow {
         id: row.try_get("id")?,
         key,
         rule: row.try_get("rule_id")?,
@@ -659,7 +844,12 @@ fn read_start(row: &PgRow) -> Result<Option<(AlertEventRow, Millis, AlertStart)>
         annotations: pairs("annotations")?,
         started_at,
         ended: millis(row, "ended_at")?.zip(because.and_then(EndedBecause::parse)),
-    };
+    }))
+}
+
+/// None if the event has lost it.
+fn read_start(row: &PgRow) -> Result<Option<(Millis, AlertStart)>, sqlx::Error> {
+    let Some(at) = millis(row, "start_started_at")? else { return Ok(None) };
     let start = AlertStart {
         valid_until: millis(row, "valid_until")?,
         firing_seen: millis(row, "firing_seen_at")?,
@@ -667,5 +857,5 @@ fn read_start(row: &PgRow) -> Result<Option<(AlertEventRow, Millis, AlertStart)>
         resolved_seen: millis(row, "resolved_seen_at")?,
         expired_at: millis(row, "expired_at")?,
     };
-    Ok(Some((event, at, start)))
+    Ok(Some((at, start)))
 }

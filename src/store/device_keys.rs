@@ -64,7 +64,17 @@ pub struct ListedDeviceKey {
     pub created_by: String,
 }
 
-/// The most keys of an organisation that are listed, and the most that it may have unrevoked.
+/// Which keys of an organisation are wanted.
+#[derive(Clone, Debug)]
+pub struct DeviceKeysWanted {
+    /// A part of the name, the hint, the identifier or a scope; all if empty.
+    pub filter: String,
+    /// Only those that are listed after this one.
+    pub after: Option<DeviceId>,
+    pub limit: usize,
+}
+
+/// The most keys of an organisation that the command line lists, and the most that it may have unrevoked.
 pub const MOST_KEYS: usize = 10_000;
 
 /// What is shown of a key.
@@ -143,18 +153,29 @@ impl Store {
             .await
     }
 
-    /// The keys of an organisation, the newest first, [`MOST_KEYS`] at most.
+    /// The keys of an organisation, the newest first.
     pub async fn list_device_keys(
         &self,
         organisation: &OrganisationId,
+        wanted: DeviceKeysWanted,
     ) -> Result<Vec<ListedDeviceKey>, StoreError> {
+        let table = self.table("device_key")?;
+        let last =
+            format!("(select created_at from {table} where organisation_id = $1 and id = $2)");
         let sql = format!(
-            "select {} from {} as key where organisation_id = $1 order by key.created_at desc, id \
-             limit {MOST_KEYS}",
-            listed(),
-            self.table("device_key")?
+            "select {} from {table} as key where organisation_id = $1 \
+             and ($2::uuid is null or key.created_at < {last} or key.created_at = {last} and key.id > $2) \
+             and ($3 = '' or position(lower($3) in lower(concat_ws(' ', key.name, key.key_hint, key.id, \
+             array_to_string(key.scopes, ' ')))) > 0) \
+             order by key.created_at desc, key.id limit $4",
+            listed()
         );
-        self.fetch(statement(sql).bind(organisation.as_str()), |rows| {
+        let query = statement(sql)
+            .bind(organisation.as_str())
+            .bind(wanted.after.map(|last| last.0))
+            .bind(wanted.filter)
+            .bind(i64::try_from(wanted.limit).unwrap_or(i64::MAX));
+        self.fetch(query, |rows| {
             rows.iter().map(|row| read_listed(row).map_err(StoreError::from)).collect()
         })
         .await

@@ -16,7 +16,7 @@ use super::{Store, StoreError, queries};
 use crate::config::{DatabaseConfig, TablesRead};
 
 /// The steps, in order. One that has been released is never changed.
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step {
         version: 1,
         name: "identity",
@@ -90,6 +90,12 @@ const STEPS: [Step; 10] = [
         version: 10,
         name: "row_bounds",
         sql: include_str!("../../migrations/0010_row_bounds.sql"),
+        tables: &[],
+    },
+    Step {
+        version: 11,
+        name: "masks_and_renames",
+        sql: include_str!("../../migrations/0011_masks_and_renames.sql"),
         tables: &[],
     },
 ];

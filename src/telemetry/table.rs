@@ -457,7 +457,7 @@ metrics! {
     ALERT_EVENTS_DROPPED = Counter "alert_events_dropped_total" { reason: Values::Names(&[AlertDrop::VARIANTS]) },
         "Which alerts are on no page?",
         "Alerts that became no event.",
-        "`over_limit`: an organisation has `alert_events.max_open` open events. `no_room`: the database is away for long, or an organisation floods.";
+        "`over_limit`: an organisation has `alert_events.max_open` open alerts. `no_room`: the database is away for long, or an organisation floods.";
     ALERT_EVENTS_PENDING = Gauge "alert_events_pending",
         "Does the database keep up with alerts?",
         "Alerts that wait to be written.",

@@ -18,6 +18,8 @@ pub struct ServerSettings {
     /// The first is for clients that name none of them.
     pub certificates: Vec<Certified>,
     pub oldest: OldestVersion,
+    /// Whether clients may choose HTTP/2.
+    pub has_http2: bool,
     /// None if clients are not asked for certificates.
     pub clients: Option<ClientCertificates>,
 }
@@ -56,7 +58,8 @@ impl ServerSettings {
             }
         };
         let mut config = builder.with_cert_resolver(Arc::new(ByName(self.certificates)));
-        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
+        let protocols = if self.has_http2 { &PROTOCOLS[..] } else { &PROTOCOLS[1..] };
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if asks_clients {
             // A resumed session keeps the client's certificate without looking at it again: one that has
@@ -144,6 +147,7 @@ mod tests {
         let settings = |clients| ServerSettings {
             certificates: vec![certified(&["a.example"])],
             oldest: OldestVersion::Tls12,
+            has_http2: true,
             clients,
         };
         let config = settings(None).build().unwrap();

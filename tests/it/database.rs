@@ -41,7 +41,7 @@ pub(crate) async fn refused_within_a_second(
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_stay_within_the_documented_number() {
     const LOOKUPS: i64 = 2;
-    const BESIDE_WITH_RULES: i64 = 10;
+    const BESIDE_WITH_RULES: i64 = 11;
     let upstream = Upstream::start(ok).await;
     let settings = [
         ("database.max_connections", "2"),

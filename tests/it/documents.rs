@@ -259,7 +259,7 @@ fn every_sample_file_can_be_read() {
 const SUPABASE: &str = "
     create role anon nologin; create role authenticated nologin; create role supabase_auth_admin nologin;
     create schema auth;
-    create table auth.users (id uuid primary key, email text);
+    create table auth.users (id uuid primary key, email text, banned_until timestamptz);
     create table auth.sessions (id uuid primary key, user_id uuid);
     create function auth.uid() returns uuid language sql stable as
         $$ select (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid $$;

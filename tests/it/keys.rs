@@ -333,7 +333,8 @@ async fn a_new_key_within_an_unknown_callers_cool_down_loses_nothing() {
     let first = fixture.query(&new).await;
     assert_eq!(first.status, 503, "{first:?}");
     let wait: u64 = first.header("retry-after").parse().unwrap();
-    assert!((1..=3).contains(&wait), "{first:?}");
+    // The end of the cool-down, and what spreads those that wait for it.
+    assert!((2..=6).contains(&wait), "{first:?}");
     let mut number = 0;
     loop {
         number += 1;

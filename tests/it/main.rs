@@ -12,6 +12,7 @@
 )]
 
 mod access;
+mod administrators;
 mod alert_events;
 mod alerts;
 mod attacks;

@@ -12,6 +12,9 @@ use harness::{
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::database::{login, migrated};
+use crate::revocations::{RIGHTS_WITHOUT_BANS, SUPABASE_AUTH, grant_for_bans};
+use crate::support::identity::{IdentityFixture, identity_fixture_without_migration};
 use crate::support::responses::{full, ok};
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
@@ -389,6 +392,47 @@ async fn a_new_issuer_is_used_once_its_keys_are_there() {
     let fetches = fixture.issuer.fetches();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(fixture.issuer.fetches(), fetches);
+}
+
+// The running look-up of sessions reads bans: it would fail with the new role, and every user would get 503 until a
+// restart, although the role can do all that a start with it needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_does_not_see_bans_does_not_follow_one_that_does() {
+    let upstream = Upstream::start(ok).await;
+    let database = migrated("reload").await;
+    database.execute(SUPABASE_AUTH).await;
+    let rights = format!("{RIGHTS_WITHOUT_BANS}; {}", grant_for_bans("$role"));
+    let (_, first) = login(&database, &rights).await;
+    let (role, second) = login(&database, RIGHTS_WITHOUT_BANS).await;
+    let settings = [
+        ("auth.check_sessions", "true"),
+        ("database.session_ttl", "\"200ms\""),
+        ("reload.watch_interval", "\"0s\""),
+        ("log.access", "false"),
+    ];
+    let identity =
+        identity_fixture_without_migration(database, &first, &upstream.url(), &settings).await;
+    let person = identity.member(&identity.organisation().await, "viewer").await;
+    let user = identity.client(&person);
+    let IdentityFixture { issuer, database, proxy } = identity;
+    let signed_in = format!(
+        "insert into auth.users values ('{0}', null);
+         insert into auth.sessions (id, user_id) values ('{1}', '{0}')",
+        person.id, person.session
+    );
+    database.execute(&signed_in).await;
+    assert_eq!(user.get(QUERY).await.status, 200);
+    let fixture = Fixture { issuer, proxy };
+    let lines = fixture.reload(&[("database.url", &format!("{second:?}"))]).await;
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(lines[0]["key"], "database.url", "{lines:?}");
+    let problem = lines[0]["problem"].as_str().unwrap();
+    assert!(problem.contains(&grant_for_bans(&role)), "{problem}");
+    assert_eq!(user.get(QUERY).await.status, 200);
+    database.execute(&grant_for_bans(&role)).await;
+    let lines = fixture.hang_up().await;
+    assert!(is_success(&lines) && lines[0]["keys"] == "database.url", "{lines:?}");
+    assert_eq!(user.get(QUERY).await.status, 200);
 }
 
 // A name that cannot be resolved would leave the proxy without Mimir.

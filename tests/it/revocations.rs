@@ -7,9 +7,10 @@ use http::Method;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::database::migrated;
+use crate::database::{login, migrated};
 use crate::support::identity::{
-    IdentityFixture, identity_fixture, identity_fixture_without_migration,
+    IdentityFixture, Person, command_with, identity_fixture, identity_fixture_on,
+    identity_fixture_without_migration,
 };
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
@@ -216,10 +217,9 @@ async fn where_sessions_are_checked_a_sign_out_ends_the_token() {
         .execute("create schema auth; create table auth.sessions (id uuid primary key, user_id uuid not null, not_after timestamptz)")
         .await;
     let settings = [("auth.check_sessions", "true"), ("database.session_ttl", "\"200ms\"")];
-    let identity =
-        crate::support::identity::identity_fixture_on(database, &mimir.url(), &settings).await;
+    let identity = identity_fixture_on(database, &mimir.url(), &settings).await;
     let a = identity.organisation().await;
-    let sign_in = async |person: &crate::support::identity::Person| {
+    let sign_in = async |person: &Person| {
         let (session, user) = (person.session, person.id);
         let sql = format!("insert into auth.sessions (id, user_id) values ('{session}', '{user}')");
         identity.database.execute(&sql).await;
@@ -258,8 +258,7 @@ async fn a_trigger_on_sessions_makes_a_sign_out_effective_immediately() {
         .execute("create schema auth; create table auth.sessions (id uuid primary key, user_id uuid not null, not_after timestamptz)")
         .await;
     let settings = [("auth.check_sessions", "true"), ("database.session_ttl", "\"1h\"")];
-    let identity =
-        crate::support::identity::identity_fixture_on(database, &mimir.url(), &settings).await;
+    let identity = identity_fixture_on(database, &mimir.url(), &settings).await;
     identity.database.execute(crate::own_tables::documented("on auth.sessions")).await;
     let a = identity.organisation().await;
     let person = identity.member(&a, "viewer").await;
@@ -272,4 +271,210 @@ async fn a_trigger_on_sessions_makes_a_sign_out_effective_immediately() {
         status(&identity.client(&person)).await == 401
     })
     .await;
+}
+
+/// As Supabase Auth has them.
+pub(crate) const SUPABASE_AUTH: &str = "
+    create schema auth;
+    create table auth.users (id uuid primary key, banned_until timestamptz);
+    create table auth.sessions (id uuid primary key, user_id uuid not null, not_after timestamptz)";
+
+/// Signs a user in who is, or was, banned.
+async fn sign_in(identity: &IdentityFixture, person: &Person, banned_until: &str) {
+    let (session, user) = (person.session, person.id);
+    let sql = format!(
+        "insert into auth.users values ('{user}', {banned_until});
+         insert into auth.sessions (id, user_id) values ('{session}', '{user}')"
+    );
+    identity.database.execute(&sql).await;
+}
+
+async fn ban(identity: &IdentityFixture, person: &Person) {
+    let sql = "update auth.users set banned_until = now() + interval '1 hour' where id =";
+    identity.database.execute(&format!("{sql} '{}'", person.id)).await;
+}
+
+// Supabase keeps the sessions of a banned user, and refuses only to renew their tokens.
+// <https://github.com/supabase/auth/blob/master/internal/models/user.go> (`IsBanned`)
+#[tokio::test(flavor = "multi_thread")]
+async fn where_sessions_are_checked_a_ban_ends_the_token() {
+    let mimir = Mimir::shared().await;
+    let database = harness::Postgres::shared().await.database("bans").await;
+    database.execute(SUPABASE_AUTH).await;
+    let settings = [("auth.check_sessions", "true"), ("database.session_ttl", "\"200ms\"")];
+    let identity = identity_fixture_on(database, &mimir.url(), &settings).await;
+    let a = identity.organisation().await;
+    let (person, other) =
+        (identity.member(&a, "viewer").await, identity.member(&a, "viewer").await);
+    let banned = identity.member(&a, "viewer").await;
+    sign_in(&identity, &person, "null").await;
+    sign_in(&identity, &other, "now() - interval '1 second'").await;
+    sign_in(&identity, &banned, "'infinity'").await;
+    for (person, wanted) in [(&person, 200), (&other, 200), (&banned, 401)] {
+        assert_eq!(status(&identity.client(person)).await, wanted);
+    }
+    ban(&identity, &person).await;
+    wait_until("the token has ended", Duration::from_secs(2), async || {
+        status(&identity.client(&person)).await == 401
+    })
+    .await;
+    assert_eq!(status(&identity.client(&other)).await, 200);
+    assert!(!identity.proxy.process.log().contains("Bans are not seen"));
+}
+
+/// What a role needs that may not see bans.
+pub(crate) const RIGHTS_WITHOUT_BANS: &str = "\
+    alter role $role bypassrls; grant usage on schema public, auth to $role; \
+    grant select on organisation, membership, auth.sessions to $role; \
+    grant select, insert, update on device_key to $role; \
+    grant select, insert, delete on revocation to $role";
+
+pub(crate) fn grant_for_bans(role: &str) -> String {
+    format!("grant select (id, banned_until) on auth.users to {role}")
+}
+
+fn lines_of_bans(identity: &IdentityFixture) -> Vec<String> {
+    let log = identity.proxy.process.log();
+    log.lines().filter(|line| line.contains("Bans are not seen")).map(str::to_owned).collect()
+}
+
+/// What `check-config --connect` says of a database whose sessions are checked.
+fn check_config(identity: &IdentityFixture, url: &str) -> String {
+    let environment = [("MTP__DATABASE__URL", url), ("MTP__AUTH__CHECK_SESSIONS", "true")];
+    let output = command_with(&identity.database, &environment, &["check-config", "--connect"]);
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+}
+
+// Roles that were set up by older documents may read the sessions and not the users: they go on, and are told what
+// is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_not_see_bans_checks_sessions_and_is_told_the_grant() {
+    let mimir = Mimir::shared().await;
+    let database = migrated("bans").await;
+    database.execute(SUPABASE_AUTH).await;
+    let (role, url) = login(&database, RIGHTS_WITHOUT_BANS).await;
+    let settings = [("auth.check_sessions", "true"), ("database.session_ttl", "\"200ms\"")];
+    let identity =
+        identity_fixture_without_migration(database, &url, &mimir.url(), &settings).await;
+    let a = identity.organisation().await;
+    let person = identity.member(&a, "viewer").await;
+    sign_in(&identity, &person, "null").await;
+    assert_eq!(status(&identity.client(&person)).await, 200);
+    ban(&identity, &person).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(status(&identity.client(&person)).await, 200);
+    let sql = format!("delete from auth.sessions where id = '{}'", person.session);
+    identity.database.execute(&sql).await;
+    wait_until("the token has ended", Duration::from_secs(2), async || {
+        status(&identity.client(&person)).await == 401
+    })
+    .await;
+    let grant = grant_for_bans(&role);
+    let lines = lines_of_bans(&identity);
+    assert!(lines.len() == 1 && lines[0].contains(&grant), "{lines:?}");
+    let said = check_config(&identity, &url);
+    assert!(said.contains("WARNING sessions") && said.contains(&grant), "{said}");
+    identity.database.execute(&grant).await;
+    let said = check_config(&identity, &url);
+    assert!(said.contains("ok      database") && !said.contains("WARNING sessions"), "{said}");
+}
+
+// Every user would get 503 until a restart, and not only those who are banned.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_right_to_see_bans_is_taken_away_sessions_are_checked_without() {
+    let mimir = Mimir::shared().await;
+    let database = migrated("bans").await;
+    database.execute(SUPABASE_AUTH).await;
+    let rights = format!("{RIGHTS_WITHOUT_BANS}; {}", grant_for_bans("$role"));
+    let (role, url) = login(&database, &rights).await;
+    let settings = [("auth.check_sessions", "true"), ("database.session_ttl", "\"200ms\"")];
+    let identity =
+        identity_fixture_without_migration(database, &url, &mimir.url(), &settings).await;
+    let a = identity.organisation().await;
+    let (before, after) =
+        (identity.member(&a, "viewer").await, identity.member(&a, "viewer").await);
+    let banned = identity.member(&a, "viewer").await;
+    sign_in(&identity, &before, "null").await;
+    sign_in(&identity, &after, "null").await;
+    sign_in(&identity, &banned, "'infinity'").await;
+    for (person, wanted) in [(&before, 200), (&banned, 401)] {
+        assert_eq!(status(&identity.client(person)).await, wanted);
+    }
+    let revoke = format!("revoke select (id, banned_until) on auth.users from {role}");
+    identity.database.execute(&revoke).await;
+    for person in [&after, &before] {
+        wait_until("sessions are read again", Duration::from_secs(10), async || {
+            status(&identity.client(person)).await == 200
+        })
+        .await;
+    }
+    let sql = format!("delete from auth.sessions where id = '{}'", after.session);
+    identity.database.execute(&sql).await;
+    wait_until("the token has ended", Duration::from_secs(2), async || {
+        status(&identity.client(&after)).await == 401
+    })
+    .await;
+    let lines = lines_of_bans(&identity);
+    assert!(lines.len() == 1 && lines[0].contains(&grant_for_bans(&role)), "{lines:?}");
+}
+
+// There is nothing to be granted, and `--strict` would fail a configuration that is right.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_without_bans_is_told_of_none() {
+    let mimir = Mimir::shared().await;
+    let database = harness::Postgres::shared().await.database("bans").await;
+    let own = "create schema auth; \
+               create table auth.sessions (id uuid primary key, not_after timestamptz)";
+    database.execute(own).await;
+    let settings = [("auth.check_sessions", "true"), ("database.session_ttl", "\"200ms\"")];
+    let identity = identity_fixture_on(database, &mimir.url(), &settings).await;
+    let person = identity.member(&identity.organisation().await, "viewer").await;
+    let sql = format!("insert into auth.sessions (id) values ('{}')", person.session);
+    identity.database.execute(&sql).await;
+    assert_eq!(status(&identity.client(&person)).await, 200);
+    assert_eq!(lines_of_bans(&identity), [""; 0]);
+    let url = identity.database.url();
+    for change in [
+        "select",
+        "alter table auth.sessions add user_id uuid",
+        "create table auth.users (id uuid primary key)",
+        "alter table auth.users add banned_until timestamptz, alter id type text",
+    ] {
+        identity.database.execute(change).await;
+        let said = check_config(&identity, &url);
+        assert!(said.contains("ok      database"), "{change}: {said}");
+        assert!(!said.contains("WARNING sessions"), "{change}: {said}");
+    }
+}
+
+// A right to another table helps nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_bans_from_being_read_is_named() {
+    let mimir = Mimir::shared().await;
+    let database = migrated("bans").await;
+    database.execute(SUPABASE_AUTH).await;
+    let (role, url) = login(&database, RIGHTS_WITHOUT_BANS).await;
+    let owner = database.url();
+    let identity = identity_fixture_without_migration(database, &owner, &mimir.url(), &[]).await;
+    let columns = format!(
+        "{}; revoke select on auth.sessions from {role}; \
+         grant select (id, not_after) on auth.sessions to {role}",
+        grant_for_bans(&role)
+    );
+    identity.database.execute(&columns).await;
+    let said = check_config(&identity, &url);
+    let grant = format!("; run: grant select (user_id) on auth.sessions to {role}\n");
+    assert!(said.contains("WARNING sessions") && said.contains(&grant), "{said}");
+    // A view, whose owner may not read what it shows.
+    let (other, _) = login(&identity.database, "").await;
+    let view = format!(
+        "grant select on auth.sessions to {role}; grant create on schema auth to {other}; \
+         alter table auth.users rename to people; \
+         create view auth.users as select * from auth.people; \
+         alter view auth.users owner to {other}; grant select on auth.users to {role}"
+    );
+    identity.database.execute(&view).await;
+    let said = check_config(&identity, &url);
+    assert!(said.contains("WARNING sessions") && said.contains("table people"), "{said}");
+    assert!(!said.contains("run: grant"), "{said}");
 }

@@ -151,6 +151,60 @@ async fn client_disconnect_cancels_upstream() {
     .await;
 }
 
+/// The states of the connections to a port of this machine, but for those that are open or listen.
+fn ending(port: u16) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = format!(":{port:04X}");
+    let state = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_one = fields[1].ends_with(&port) || fields[2].ends_with(&port);
+        (is_one && !matches!(fields[3], "01" | "0A")).then(|| fields[3].to_owned())
+    };
+    table.lines().skip(1).filter_map(state).collect()
+}
+
+/// Waits until the connections to a port have ended for a second. None may keep its own port for a minute
+/// (`TIME_WAIT`), which it does only when the other side has closed, too.
+async fn assert_no_port_is_kept(port: u16) {
+    let mut ended_since = tokio::time::Instant::now();
+    wait_until("the connections have ended", Duration::from_secs(10), async || {
+        let states = ending(port);
+        assert!(!states.iter().any(|state| state == "06"), "{states:?}");
+        if !states.is_empty() {
+            ended_since = tokio::time::Instant::now();
+        }
+        ended_since.elapsed() >= Duration::from_secs(1)
+    })
+    .await;
+}
+
+// Who cancels requests faster than ports become free again would have all that there are to an instance.
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelled_requests_keep_no_ports() {
+    let (upstream, begun, cut) = waiting_upstream().await;
+    let fixture = proxy_fixture(&upstream.url(), &[]).await;
+    let port = upstream.url().rsplit_once(':').unwrap().1.parse().unwrap();
+    let client = Client::h2c(&fixture.proxy.url()).bearer(&fixture.issuer.user_of(ORG_A));
+    let client = Arc::new(client);
+    let asked = || {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { client.get(QUERY).await })
+    };
+    let requests: Vec<_> = (0..20).map(|_| asked()).collect();
+    wait_until("the requests are upstream", Duration::from_secs(10), async || {
+        begun.load(Ordering::SeqCst) == 20
+    })
+    .await;
+    for request in requests {
+        request.abort();
+    }
+    wait_until("they are cancelled", Duration::from_secs(10), async || {
+        cut.load(Ordering::SeqCst) == 20
+    })
+    .await;
+    assert_no_port_is_kept(port).await;
+}
+
 // A sender disconnects in the middle of its body: Mimir must not take the part for the whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_body_is_never_complete_upstream() {

@@ -163,6 +163,34 @@ async fn stock_clients_speak_both_protocols() {
     );
 }
 
+// What clients may choose is the operator's: HTTP/2 takes 24 KiB of a body per round trip.
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_can_be_switched_off() {
+    let upstream = Upstream::start(ok).await;
+    let settings = [("tls.http2", "false"), ("reload.watch_interval", "\"200ms\"")];
+    let fixture = fixture(&upstream.url(), &settings).await;
+    let client = fixture.client().build().unwrap();
+    let request = client.get(fixture.url(QUERY)).bearer_auth(fixture.token());
+    let answer = request.send().await.unwrap();
+    assert_eq!((answer.status(), answer.version()), (StatusCode::OK, http::Version::HTTP_11));
+    // RFC 7301, 3.2: a client that speaks nothing else is told so in the handshake.
+    let only = fixture.client().http2_prior_knowledge().build().unwrap();
+    let request = only.get(fixture.url(QUERY)).bearer_auth(fixture.token());
+    assert!(request.send().await.is_err());
+    assert_eq!(fixture.handshakes("no_agreement").await, 1.0);
+    // A reload lets clients choose it again.
+    let text = std::fs::read_to_string(&fixture.inner.proxy.config).unwrap();
+    let switched = text.replace("http2 = false", "http2 = true");
+    assert_ne!(text, switched);
+    std::fs::write(&fixture.inner.proxy.config, switched).unwrap();
+    wait_until("http/2 is chosen", Duration::from_secs(20), async || {
+        let client = fixture.client().build().unwrap();
+        let request = client.get(fixture.url(QUERY)).bearer_auth(fixture.token());
+        request.send().await.is_ok_and(|answer| answer.version() == http::Version::HTTP_2)
+    })
+    .await;
+}
+
 // curl with OpenSSL: another implementation, with both versions of TLS.
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_and_openssl_are_served() {

@@ -65,6 +65,9 @@ struct Table {
     rows: BTreeMap<Uuid, AlertEventRow>,
     starts: BTreeMap<(AlertKey, Millis), (Uuid, AlertStart)>,
     ids: u128,
+    /// When each row was last written.
+    updated: BTreeMap<Uuid, Millis>,
+    now: Millis,
 }
 
 impl Table {
@@ -77,7 +80,7 @@ impl Table {
             let event = |row: &AlertEventRow| {
                 let starts = self.starts.iter().filter(|(_, (event, _))| *event == row.id);
                 let starts = starts.map(|((_, at), (_, start))| (*at, *start)).collect();
-                StoredAlertEvent { row: row.clone(), starts }
+                StoredAlertEvent { row: row.clone(), starts, updated_at: self.updated[&row.id] }
             };
             loaded.events.insert(alert.key.clone(), rows.map(event).collect());
         }
@@ -89,6 +92,15 @@ impl Table {
 
     fn write(&mut self, reports: Vec<Reports>, max_open: usize) -> Written {
         let loaded = self.load(&asked(&reports));
+        self.write_beside(loaded, reports, max_open)
+    }
+
+    fn write_beside(
+        &mut self,
+        loaded: LoadedAlerts,
+        reports: Vec<Reports>,
+        max_open: usize,
+    ) -> Written {
         let mut ids = self.ids;
         let (changes, written) = decide(loaded, reports, max_open, || {
             ids += 1;
@@ -100,6 +112,7 @@ impl Table {
             self.starts.retain(|_, (event, _)| *event != id);
         }
         for row in changes.ended.into_iter().chain(changes.open) {
+            self.updated.insert(row.id, self.now);
             self.rows.insert(row.id, row);
         }
         for (key, event, at, start) in changes.starts {
@@ -116,6 +129,7 @@ impl Table {
     }
 
     fn report(&mut self, report: &Report) {
+        self.now = report.seen;
         self.write(vec![report.reports()], 1000);
     }
 
@@ -294,6 +308,92 @@ fn a_rule_that_is_not_the_organisations_is_left_out() {
         }
         assert_eq!(table.rows.values().next().unwrap().rule, Some(mine));
     }
+}
+
+// Seen: with `alert_event_start` emptied, or not restored, an open event never ended, and each report of its alert
+// would have opened a second one, which the database refuses.
+#[test]
+fn an_event_that_has_lost_its_starts_goes_on_and_ends() {
+    for (report, end) in [
+        (Report::firing(0, 9 * MINUTE), None),
+        (Report::resolved(0, 8 * MINUTE, 9 * MINUTE), Some((8 * MINUTE, RESOLVED))),
+    ] {
+        let mut table = table(&[Report::firing(0, 0)]);
+        let id = *table.rows.keys().next().unwrap();
+        table.starts.clear();
+        table.report(&report);
+        assert_eq!(table.spans(), [(0, end)]);
+        assert_eq!(*table.rows.keys().next().unwrap(), id);
+        assert_eq!(table.starts.len(), 1);
+    }
+    // The leader notes it as if it were reported, for some time.
+    let mut table = table(&[Report::firing(0, 0)]);
+    let before = table.rows.clone();
+    table.starts.clear();
+    let (valid_until, firing_seen) = (Some(20 * MINUTE), Some(5 * MINUTE));
+    let start = AlertStart { valid_until, firing_seen, ..AlertStart::default() };
+    let starts = BTreeMap::from([(0, ReportedStart { start, payload: None })]);
+    table.write(vec![Reports { key: key(0), starts }], 1000);
+    assert_eq!(table.rows, before);
+    table.expire(20 * MINUTE);
+    assert_eq!(table.spans(), [(0, None)]);
+    table.expire(21 * MINUTE);
+    assert_eq!(table.spans(), [(0, Some((20 * MINUTE, EXPIRED)))]);
+}
+
+#[test]
+fn an_ended_event_that_has_lost_its_starts_is_still_the_same_one() {
+    // The ruler repeats an end for 15 minutes.
+    let mut resolved = table(&[Report::firing(0, 0), Report::resolved(0, MINUTE, MINUTE)]);
+    let before = resolved.rows.clone();
+    resolved.starts.clear();
+    resolved.report(&Report::resolved(0, MINUTE, 2 * MINUTE));
+    assert_eq!(resolved.rows, before);
+    resolved.report(&Report::firing(4 * MINUTE, 4 * MINUTE));
+    assert_eq!(resolved.spans(), [(0, Some((MINUTE, RESOLVED))), (4 * MINUTE, None)]);
+    // One that was given up is revived.
+    let mut expired = table(&[Report::firing(0, 0)]);
+    expired.expire(6 * MINUTE);
+    let id = *expired.rows.keys().next().unwrap();
+    expired.starts.clear();
+    expired.report(&Report::firing(0, 7 * MINUTE));
+    assert_eq!(expired.spans(), [(0, None)]);
+    assert_eq!(*expired.rows.keys().next().unwrap(), id);
+}
+
+// Seen: an event that was written just after its organisation was deleted stayed for whoever got the same identifier.
+#[test]
+fn nothing_begins_in_an_organisation_that_is_absent_or_leaving() {
+    let mut table = table(&[Report::firing(0, 0)]);
+    let before = table.rows.clone();
+    let loaded = |table: &Table, reports: &[Reports], is_leaving: bool| {
+        let mut loaded = table.load(&asked(reports));
+        let of = if is_leaving { &mut loaded.leaving } else { &mut loaded.absent };
+        of.insert(key(0).organisation);
+        loaded
+    };
+    let mark = || {
+        let start = AlertStart { expired_at: Some(5 * MINUTE), ..AlertStart::default() };
+        let starts = BTreeMap::from([(0, ReportedStart { start, payload: None })]);
+        vec![Reports { key: key(0), starts }]
+    };
+    let firing = Report { alert: 1, ..Report::firing(0, 0) };
+    for (reports, is_leaving) in [
+        (vec![firing.reports()], true),
+        (vec![firing.reports()], false),
+        (vec![Report::resolved(0, MINUTE, MINUTE).reports()], false),
+        (mark(), true),
+    ] {
+        let loaded = loaded(&table, &reports, is_leaving);
+        let written = table.write_beside(loaded, reports, 1000);
+        assert_eq!((written.alerts, written.unknown.len()), (0, 1));
+        assert_eq!(table.rows, before);
+    }
+    // What is there of an organisation that is gone is given up all the same.
+    let reports = mark();
+    let loaded = loaded(&table, &reports, false);
+    assert_eq!(table.write_beside(loaded, reports, 1000).ended, 1);
+    assert_eq!(table.spans(), [(0, Some((5 * MINUTE, EXPIRED)))]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::*;
 use crate::channels::spec::SecretText;
 use crate::channels::spec::kinds::Kind;
+use crate::channels::spec::matcher::{self, MOST_PATTERN_WEIGHT};
 use crate::channels::spec::route::GroupBy;
 
 fn channel(id: u128, is_default: bool) -> Channel {
@@ -30,7 +31,8 @@ fn route(matchers: Vec<Matcher>) -> Route {
 }
 
 fn routed(matchers: &[&str]) -> Reach {
-    let read = |text: &&str| crate::channels::spec::matcher::parse(text).unwrap();
+    let mut room = MOST_PATTERN_WEIGHT;
+    let mut read = |text: &&str| matcher::parse(text, &mut room).unwrap();
     let routes: Vec<Route> = matchers.iter().map(|text| route(read(text))).collect();
     Reach::new(&[channel(1, false)], &routes)
 }
@@ -90,7 +92,7 @@ fn any_matcher() -> impl Strategy<Value = Matcher> {
 fn walks_to_a_channel(routes: &[Vec<Matcher>], alert: &BTreeMap<&str, &str>) -> bool {
     let matches = |matcher: &Matcher| {
         let value = alert.get(matcher.name.as_str()).copied().unwrap_or_default();
-        let pattern = || Regex::new(&format!("^(?:{})$", matcher.value)).unwrap();
+        let pattern = || regex_lite::Regex::new(&format!("^(?:{})$", matcher.value)).unwrap();
         match matcher.operator {
             Operator::Equal => value == matcher.value,
             Operator::NotEqual => value != matcher.value,
@@ -127,4 +129,24 @@ proptest! {
             }
         }
     }
+}
+
+// What is not asked is not known: a rule that is told to notify nobody by mistake would be worse.
+#[test]
+fn many_patterns_for_one_rule_are_not_all_asked() {
+    let routes: Vec<String> = (0..200).map(|n| format!(r#"site=~"s{n}.*|t{n}""#)).collect();
+    let routes: Vec<&str> = routes.iter().map(String::as_str).collect();
+    let reach = routed(&routes);
+    let of = |site: &str| reach.reaches(&labels(&[("site", site)]));
+    assert_eq!(of("s3"), Some(true));
+    assert_eq!(of("elsewhere, and far away from here"), None);
+    assert_eq!(routed(&routes[..20]).reaches(&labels(&[("site", "elsewhere")])), Some(false));
+    // Those that another matcher ends are not asked, and lists of words cost next to nothing.
+    let others: Vec<String> = routes.iter().map(|route| format!(r#"{route},team="b""#)).collect();
+    let words = (0..200).map(|n| format!(r#"site=~"platform-{n}|payments-{n}|search-{n}""#));
+    let routes: Vec<String> = others.into_iter().chain(words).collect();
+    let reach = routed(&routes.iter().map(String::as_str).collect::<Vec<_>>());
+    let of = |site: &str| reach.reaches(&labels(&[("site", site), ("team", "a")]));
+    assert_eq!(of("elsewhere, and far away from here"), Some(false));
+    assert_eq!(of("search-199"), Some(true));
 }

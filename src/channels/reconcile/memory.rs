@@ -86,12 +86,12 @@ impl Memory {
         self.written = self.digests(rows);
     }
 
-    /// Whether a row is as it was then.
-    pub(crate) fn is_as_written(&self, rows: &Rows, id: Uuid) -> bool {
-        let Some(written) = self.written.get(&id) else { return false };
+    /// Whether a row is as it was then; none if nothing is remembered of it, as after a restart.
+    pub(crate) fn is_as_written(&self, rows: &Rows, id: Uuid) -> Option<bool> {
+        let written = self.written.get(&id)?;
         let channel = rows.channels.iter().find(|row| row.id == id).map(|row| self.channel(row));
         let route = || rows.routes.iter().find(|row| row.id == id).map(|row| self.route(row));
-        channel.or_else(route) == Some(*written)
+        Some(channel.or_else(route) == Some(*written))
     }
 
     fn digests(&self, rows: &Rows) -> HashMap<Uuid, u64> {

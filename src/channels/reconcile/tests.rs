@@ -436,6 +436,74 @@ async fn while_mimir_is_away_what_is_live_stays_so_and_what_is_new_says_why_not(
     assert_eq!(run(&model, &rows).await.outcome, Outcome::Unchanged);
 }
 
+/// What the table says after a reconcile.
+fn statuses_of(reconciled: &Reconciled) -> Vec<NotificationStatusRow> {
+    let status = |kind, (id, (state, reason)): (&Uuid, &(State, String))| NotificationStatusRow {
+        kind,
+        id: *id,
+        organisation: acme(),
+        state: *state,
+        reason: reason.clone(),
+        synced_at: None,
+    };
+    let channels = reconciled.channels.iter().map(|row| status(NotificationKind::Channel, row));
+    let routes = reconciled.routes.iter().map(|row| status(NotificationKind::Route, row));
+    channels.chain(routes).collect()
+}
+
+// Seen: a webhook that had leaked got another address while Mimir could not be written, and stayed `live`. The
+// digest of a document is that of its redacted text, so a changed secret does not change it.
+#[tokio::test]
+async fn a_changed_secret_that_is_not_written_is_not_live() {
+    // Mimir is away; it refuses every document; a lost row holds it.
+    for (away, refuses_all, is_held) in
+        [(true, false, false), (false, true, false), (false, false, true)]
+    {
+        let model = Model::default();
+        let (mut rows, mut memory) = (rows([1, 2, 3]), Memory::default());
+        let first = reconcile(&model, &given(&rows), &mut memory).await;
+        let (statuses, written) = (statuses_of(&first), first.document.unwrap());
+        rows.channels[0].secrets = Some(Secret::new(r#"{"url": "https://hooks.example.com/new"}"#));
+        if is_held {
+            rows.channels.pop();
+        }
+        *model.answers.lock() = away.then_some(0);
+        *model.refuses_all.lock() = refuses_all;
+        let now = Given { statuses: &statuses, written: Some(&written), ..given(&rows) };
+        let second = reconcile(&model, &now, &mut memory).await;
+        let expected = if is_held { State::Pending } else { State::Error };
+        assert_eq!(state(&second.channels, 1).0, expected, "{:?}", second.outcome);
+        assert_eq!(state(&second.channels, 2), (State::Live, ""), "{:?}", second.outcome);
+        assert_eq!(state(&second.routes, 1001).0, State::Live, "it is as it was");
+        // And when it can be written, it is.
+        *model.answers.lock() = None;
+        *model.refuses_all.lock() = false;
+        let confirmed = match &second.outcome {
+            Outcome::Held(held) => Some(held.id.as_str()),
+            _ => None,
+        };
+        let third = reconcile(&model, &Given { confirmed, ..now }, &mut memory).await;
+        assert_eq!(third.outcome, Outcome::Applied);
+        assert_eq!(state(&third.channels, 1), (State::Live, ""));
+        assert!(third.renewed.contains(&id(1)));
+    }
+}
+
+// The same after a restart, when nothing is remembered: what was read says that Mimir has something else.
+#[tokio::test]
+async fn after_a_restart_the_digest_does_not_outweigh_what_mimir_has() {
+    let model = Model::default();
+    let mut rows = rows([1]);
+    let first = run(&model, &rows).await;
+    let (statuses, written) = (statuses_of(&first), first.document.unwrap());
+    *model.refuses_all.lock() = true;
+    rows.channels[0].secrets = Some(Secret::new(r#"{"url": "https://hooks.example.com/new"}"#));
+    let now = Given { statuses: &statuses, written: Some(&written), ..given(&rows) };
+    let second = reconcile(&model, &now, &mut Memory::default()).await;
+    assert!(matches!(second.outcome, Outcome::Failed(_)), "{:?}", second.outcome);
+    assert_eq!(state(&second.channels, 1).0, State::Error);
+}
+
 // On a file system Mimir reads an empty configuration while it writes one.
 #[tokio::test]
 async fn where_mimir_has_nothing_any_more_the_statuses_say_what_was_live() {

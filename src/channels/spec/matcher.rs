@@ -7,9 +7,10 @@
 
 use std::fmt;
 
-use regex::{Regex, RegexBuilder};
+use regex_lite::{Regex, RegexBuilder};
 
 use super::text::problem;
+use crate::mimir::expression;
 
 /// A condition on one label. An alert without the label has it empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,8 +34,16 @@ const MOST_BYTES: usize = 2048;
 /// What the parsers need to be given at most.
 const MOST_TEXT_BYTES: usize = 8192;
 
-/// Reads a text: one matcher, or several with commas between.
-pub fn parse(text: &str) -> Result<Vec<Matcher>, String> {
+/// What the patterns of an organisation's routes may weigh together: their characters, with counted repetitions
+/// written out. Mimir's Alertmanager, which all organisations share, compiles every one of them, and takes up to
+/// 325 bytes for a character.
+pub const MOST_PATTERN_WEIGHT: u64 = 256 << 10;
+/// Matchers of one route.
+pub const MOST_MATCHERS: usize = 32;
+
+/// Reads a text: one matcher, or several with commas between. `room` is what patterns may still weigh, and becomes
+/// less by those of this text.
+pub fn parse(text: &str, room: &mut u64) -> Result<Vec<Matcher>, String> {
     if text.len() > MOST_TEXT_BYTES {
         return Err(format!("is {} bytes long; at most {MOST_TEXT_BYTES}", text.len()));
     }
@@ -58,6 +67,17 @@ pub fn parse(text: &str) -> Result<Vec<Matcher>, String> {
     if matchers.is_empty() {
         return Err("holds no matcher; leave the list empty to match everything".to_owned());
     }
+    if matchers.len() > MOST_MATCHERS {
+        return Err(format!("holds {} matchers; at most {MOST_MATCHERS}", matchers.len()));
+    }
+    let weights = matchers.iter().map(Matcher::weight);
+    // What is refused below has been compiled, too.
+    *room = room.checked_sub(weights.fold(0, u64::saturating_add)).ok_or_else(|| {
+        format!(
+            "has a regular expression that is too large with those of the organisation's other routes: together \
+             they may have {MOST_PATTERN_WEIGHT} characters, with counted repetitions such as {{1000}} written out"
+        )
+    })?;
     for matcher in &matchers {
         matcher.check()?;
     }
@@ -105,31 +125,102 @@ impl Matcher {
             }
         }
         if self.operator.is_pattern()
-            && self.pattern().is_none()
-            && let Err(error) = Regex::new(&in_our_syntax(&self.value))
+            && let Err(error) = self.compile(&in_our_syntax(&self.value))
             && !is_gos_own(&self.value)
         {
-            let error = error.to_string();
-            let last = error.lines().last().unwrap_or_default();
-            return Err(format!(
-                "is not a regular expression: {}",
-                last.trim_start_matches("error: ")
-            ));
+            return Err(format!("is not a regular expression: {error}"));
         }
         Ok(())
     }
 
+    /// What its pattern costs to compile and to ask, in characters; nothing if it has none.
+    pub fn weight(&self) -> u64 {
+        if self.operator.is_pattern() { expression::Pattern::weight(&self.value) } else { 0 }
+    }
+
+    /// The size is bounded by the weight: the crate compiles repetitions that Go refuses, or takes for text.
+    fn compile(&self, pattern: &str) -> Result<Regex, regex_lite::Error> {
+        const BYTES: usize = 128;
+        const LEAST: usize = 4 << 10;
+        let weight = usize::try_from(self.weight()).unwrap_or(usize::MAX);
+        let most = weight.saturating_mul(BYTES).saturating_add(LEAST);
+        RegexBuilder::new(pattern).size_limit(most).build()
+    }
+
     /// The regular expression as Alertmanager compiles it; none if it is not one, or one that only Go knows.
-    pub fn pattern(&self) -> Option<Regex> {
-        /// Enough for each that can be compiled in no time.
-        const MOST_BYTES: usize = 1 << 20;
-        let pattern = format!("^(?:{})$", in_our_syntax(&self.value));
-        RegexBuilder::new(&pattern).size_limit(MOST_BYTES).build().ok()
+    pub fn pattern(&self) -> Option<Pattern> {
+        let value = &self.value;
+        if !self.operator.is_pattern() {
+            return None;
+        }
+        // Most are lists of words.
+        if !value.contains(|c| "\\.+*?()[]{}^$".contains(c)) {
+            let words = value.split('|').map(str::to_owned).collect();
+            return Some(Pattern {
+                kind: Kind::Words(words),
+                folds_case: false,
+                weight: self.weight() / 8 + 1,
+            });
+        }
+        let folds_case = folds_case(value);
+        // The crate has a boundary of words where Go has braces, and counts where Go has text.
+        let is_otherwise = value.contains("\\b{")
+            || value.contains('{') && value.contains(char::is_whitespace)
+            || folds_case && (value.contains("\\x") || !value.is_ascii());
+        if is_otherwise {
+            return None;
+        }
+        let regex = self.compile(&format!("^(?:{})$", in_our_syntax(value))).ok()?;
+        Some(Pattern { kind: Kind::Regex(regex), folds_case, weight: self.weight() })
     }
 }
 
-/// A pattern of Go's in the syntax of the crate `regex`. In a class, such as `[a[]`, that crate has nested
-/// classes and operations on sets (`&&`, `--`, `~~`), where Go has these characters themselves.
+/// A compiled pattern, which matches what Go's regexp does.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    kind: Kind,
+    /// Whether it folds case, which Go does for all letters and the crate for those of ASCII.
+    folds_case: bool,
+    weight: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    /// `a|b|c`
+    Words(Vec<String>),
+    Regex(Regex),
+}
+
+impl Pattern {
+    /// Whether it matches a text. None if only Go knows, or if there is not `work` enough left for it: characters of
+    /// the pattern times characters of the text.
+    pub fn matches(&self, text: &str, work: &mut u64) -> Option<bool> {
+        if self.folds_case && !text.is_ascii() {
+            return None;
+        }
+        let each = match self.kind {
+            Kind::Words(_) => 1,
+            Kind::Regex(_) => text.len() as u64 + 1,
+        };
+        *work = work.checked_sub(self.weight.saturating_mul(each))?;
+        Some(match &self.kind {
+            Kind::Words(words) => words.iter().any(|word| word == text),
+            Kind::Regex(regex) => regex.is_match(text),
+        })
+    }
+}
+
+/// Whether a pattern switches case folding on: `(?i)`, `(?si:…)`.
+fn folds_case(pattern: &str) -> bool {
+    pattern.split("(?").skip(1).any(|flags| {
+        let flags = flags.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+        flags.contains('i')
+    })
+}
+
+/// A pattern of Go's in the syntax of the crate `regex-lite`, whose `\w`, `\d`, `\s` and `\b` are of ASCII as Go's.
+/// In a class, such as `[a[]`, that crate refuses nested classes and operations on sets (`&&`, `--`, `~~`), where
+/// Go has these characters themselves; and `\<` and `\>` are boundaries of words to it.
 fn in_our_syntax(pattern: &str) -> String {
     let mut ours = String::with_capacity(pattern.len());
     let mut rest = pattern;
@@ -140,7 +231,7 @@ fn in_our_syntax(pattern: &str) -> String {
             class(found, &mut ours)
         } else {
             let (escape, after) = found.split_at(escape_length(found));
-            ours.push_str(escape);
+            ours.push_str(if matches!(escape, "\\<" | "\\>") { &escape[1..] } else { escape });
             after
         };
     }
@@ -190,6 +281,10 @@ fn class<'a>(text: &'a str, ours: &mut String) -> &'a str {
 fn class_item<'a>(text: &'a str, ours: &mut String) -> &'a str {
     let length = match text.chars().next() {
         None => return text,
+        Some('\\') if text.starts_with("\\<") || text.starts_with("\\>") => {
+            ours.push_str(&text[1..2]);
+            return &text[2..];
+        }
         Some('\\') => escape_length(text),
         Some(character) => {
             if "[]&~^-".contains(character) {
@@ -218,9 +313,15 @@ fn escape_length(text: &str) -> usize {
     }
 }
 
-/// Whether a pattern holds what only Go's syntax has: braces that are no counts, and quoting.
+/// Whether a pattern holds what only Go's syntax has: braces that are no counts, quoting, classes of Unicode, octal
+/// numbers, and groups inside more others than the crate takes.
 fn is_gos_own(pattern: &str) -> bool {
-    pattern.contains('{') || pattern.contains("\\Q")
+    const MOST_GROUPS: usize = 10;
+    let escapes = ["\\Q", "\\p", "\\P", "\\0", "\\1", "\\2", "\\3", "\\4", "\\5", "\\6", "\\7"];
+    pattern.contains('{')
+        || escapes.iter().any(|escape| pattern.contains(escape))
+        || pattern.matches('(').count() > MOST_GROUPS
+        || folds_case(pattern) && pattern.contains("\\x")
 }
 
 /// In a form that both parsers read alike.
@@ -417,8 +518,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn room() -> u64 {
+        MOST_PATTERN_WEIGHT
+    }
+
     fn shown(text: &str) -> Result<String, String> {
-        let matchers = parse(text)?;
+        let matchers = parse(text, &mut room())?;
         Ok(matchers.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
     }
 
@@ -491,8 +596,6 @@ mod tests {
             ("[a^]", Some("^"), Some("b")),
             (r"[\d-x]", Some("-"), Some("w")),
             (r"[\x41-\x{43}]", Some("B"), Some("D")),
-            (r"[\p{Greek}[]", Some("["), Some("p")),
-            (r"[\pN-]", Some("-"), Some("N")),
             (r"[\]a]", Some("]"), Some("\\")),
             (r"\[a", Some("[a"), Some("a")),
             (r"\\[a]", Some("\\a"), Some("a")),
@@ -512,16 +615,98 @@ mod tests {
                 assert_eq!(matching, None, "{pattern}");
                 continue;
             };
-            assert!(matching.is_some_and(|text| compiled.is_match(text)), "{pattern}");
-            assert!(other.is_some_and(|text| !compiled.is_match(text)), "{pattern}");
+            let matches = |text: &str| compiled.matches(text, &mut u64::MAX.clone());
+            assert_eq!(matching.map(matches), Some(Some(true)), "{pattern}");
+            assert_eq!(other.map(matches), Some(Some(false)), "{pattern}");
         }
         assert_eq!(shown(r#"a=~"[a[]""#).as_deref(), Ok(r#"a=~"[a[]""#));
     }
 
+    fn pattern(value: &str) -> Option<Pattern> {
+        let (name, operator) = ("a".to_owned(), Operator::Matches);
+        Matcher { name, operator, value: value.to_owned() }.pattern()
+    }
+
+    // Go: `\w`, `\d`, `\s` and `\b` are of ASCII, case folding is of Unicode, `\<` is the character.
+    #[test]
+    fn a_pattern_matches_what_it_matches_in_go() {
+        for (value, text, matches) in [
+            (r"\w+", "Berlin", Some(true)),
+            (r"\w+", "München", Some(false)),
+            (r"\W+", "üß", Some(true)),
+            (r"\d", "٣", Some(false)),
+            (r"a\sb", "a\u{a0}b", Some(false)),
+            (r"ü\b.*", "üa", Some(true)),
+            (r"M.nchen", "München", Some(true)),
+            ("[^a]", "ü", Some(true)),
+            (r"\<a\>", "<a>", Some(true)),
+            ("(?i)berlin", "BERLIN", Some(true)),
+            ("(?s-m:(?mi:k))", "\u{212a}", None),
+            ("(?-i)k", "\u{212a}", Some(false)),
+            (r"[\<a]", "<", Some(true)),
+            ("Köln|Bonn", "Köln", Some(true)),
+            ("Köln|Bonn", "Köl", Some(false)),
+            ("a||b", "", Some(true)),
+        ] {
+            assert_eq!(
+                pattern(value).unwrap().matches(text, &mut 1_000),
+                matches,
+                "{value} {text}"
+            );
+        }
+        for value in [
+            r"\b{start}a",
+            r"\p{Greek}+",
+            r"[\p{Greek}[]",
+            r"[\pN-]",
+            r"\Qa\E",
+            "{,5}",
+            "a{ 3}",
+            "(?i)münchen",
+            r"(?i)[\x41-\x5a]",
+            r"\w{80000}",
+            "(a{1000}){1001}",
+        ] {
+            assert!(pattern(value).is_none(), "{value}");
+        }
+    }
+
+    // The leader once compiled `\w{300}` thousands of times, on the thread that keeps its lease.
+    #[test]
+    fn patterns_are_compiled_and_asked_within_bounds() {
+        let mut left = room();
+        let heavy = r#"a=~"\\w{300}""#;
+        let read = (0..1_000).filter(|_| parse(heavy, &mut left).is_ok()).count();
+        assert!((700..=900).contains(&read), "{read}");
+        let refused = parse(heavy, &mut left).unwrap_err();
+        assert!(refused.contains("too large with those of the organisation's other"), "{refused}");
+        assert!(parse(r#"a=~"b|c",d="e""#, &mut left).is_ok(), "what still fits is taken");
+        // What has a fault has been compiled, too, up to the fault.
+        let mut left = room();
+        assert!(parse(r#"a=~"\\w{300}",b=~"(""#, &mut left).is_err());
+        assert!(left < room() - 300, "{left}");
+        let many = vec!["a=b"; MOST_MATCHERS + 1].join(",");
+        assert!(parse(&many, &mut left).unwrap_err().contains("holds 33 matchers; at most 32"));
+        let mut work = 1_000;
+        let heavy = pattern(r"\w{300}").unwrap();
+        assert_eq!(heavy.matches("aa", &mut work), Some(false));
+        assert_eq!(heavy.matches("aa", &mut work), None);
+        assert_eq!(pattern("b|c").unwrap().matches("c", &mut work), Some(true));
+        // Go takes a thousand groups inside one another; what is too deep for us is Mimir's to judge.
+        let deep = format!("a=~\"{}b{}\"", "(".repeat(100), ")".repeat(100));
+        assert!(parse(&deep, &mut room()).is_ok());
+    }
+
     #[test]
     fn patterns_that_only_go_knows_are_left_to_mimir() {
-        for text in [r#"a=~"x{""#, r#"a=~"{,5}""#, r#"a=~"\\Qa(b\\E""#] {
-            assert!(parse(text).is_ok(), "{text}");
+        for text in [
+            r#"a=~"x{""#,
+            r#"a=~"{,5}""#,
+            r#"a=~"\\Qa(b\\E""#,
+            r#"a=~"\\p{Greek}\\PN""#,
+            r#"a=~"\\101""#,
+        ] {
+            assert!(parse(text, &mut room()).is_ok(), "{text}");
         }
     }
 
@@ -549,9 +734,9 @@ mod tests {
 
         #[test]
         fn what_is_read_is_written_to_the_same(text in "[ab=!~\",\\\\{}n .*]{0,16}") {
-            if let Ok(matchers) = parse(&text) {
+            if let Ok(matchers) = parse(&text, &mut room()) {
                 let written: Vec<String> = matchers.iter().map(ToString::to_string).collect();
-                prop_assert_eq!(parse(&written.join(",")), Ok(matchers));
+                prop_assert_eq!(parse(&written.join(","), &mut room()), Ok(matchers));
             }
         }
 
@@ -568,7 +753,7 @@ mod tests {
 
         #[test]
         fn no_text_panics(text in "(\"|\\\\|=|,|[xuU0-7]|\\PC){0,24}") {
-            let _ = parse(&text);
+            let _ = parse(&text, &mut room());
         }
     }
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::Operator;
 use super::fault::{Collector, Faults, quoted};
 use super::json::kind;
-use super::matcher::{self, Matcher};
+use super::matcher::{self, MOST_MATCHERS, Matcher};
 use super::mute_times::{self, TimeInterval};
 use super::text::{duration, problem, switch, trimmed};
 use crate::prom_duration::PromDuration;
@@ -45,8 +45,6 @@ pub enum GroupBy {
     Every,
 }
 
-/// Matchers of one route.
-const MOST_MATCHERS: usize = 32;
 /// Labels that alerts are grouped by.
 const MOST_LABELS: usize = 32;
 const LABEL_BYTES: usize = 1024;
@@ -60,7 +58,9 @@ const MONTH: PromDuration = PromDuration::from_millis(30 * 86_400_000);
 const EVERY: u64 = 3;
 
 /// Reads a row; none if its author has disabled it.
-pub fn parse(row: &RouteRow, operator: &Operator) -> Result<Option<Route>, Faults> {
+///
+/// `room` is what the patterns of this and later routes may weigh ([`matcher::MOST_PATTERN_WEIGHT`]).
+pub fn parse(row: &RouteRow, operator: &Operator, room: &mut u64) -> Result<Option<Route>, Faults> {
     let RouteRow {
         id,
         organisation: _,
@@ -92,7 +92,7 @@ pub fn parse(row: &RouteRow, operator: &Operator) -> Result<Option<Route>, Fault
         channel: channel.unwrap_or_default(),
         position: read_position(position.as_deref(), &mut faults),
         created: created_at_micros.unwrap_or(i64::MIN),
-        matchers: read_matchers(matchers.as_deref(), &mut faults),
+        matchers: read_matchers(matchers.as_deref(), room, &mut faults),
         // Alertmanager takes any; what is outside is a mistake of units, or costs others something.
         group_wait: duration(
             "group_wait",
@@ -178,11 +178,16 @@ pub(super) fn texts(
     Some(texts)
 }
 
-fn read_matchers(text: Option<&str>, faults: &mut Collector) -> Vec<Matcher> {
+fn read_matchers(text: Option<&str>, room: &mut u64, faults: &mut Collector) -> Vec<Matcher> {
     let example = r#"["severity=\"critical\"", "team=~\"a|b\""]"#;
     let mut matchers = Vec::new();
-    for text in texts("matchers", text, example, faults).unwrap_or_default() {
-        match matcher::parse(&text) {
+    let texts = texts("matchers", text, example, faults).unwrap_or_default();
+    if texts.len() > MOST_MATCHERS {
+        faults.add("matchers", format!("are {}; at most {MOST_MATCHERS}", texts.len()));
+        return matchers;
+    }
+    for text in texts {
+        match matcher::parse(&text, room) {
             Ok(read) => matchers.extend(read),
             Err(problem) => faults.add("matchers", format!("{} {problem}", quoted(&text))),
         }

@@ -346,6 +346,34 @@ fn older_rows_come_first_where_there_are_too_many() {
     assert_eq!(states(&read(rows, Vec::new()).channels), [State::Invalid, Live, Live, Live]);
 }
 
+// Matchers that nobody could pay for were compiled before anything of the row was refused.
+#[test]
+fn patterns_of_all_routes_have_one_bound() {
+    let matching = |id: u128, matchers: Vec<String>| RouteRow {
+        matchers: Some(json!(matchers).to_string()),
+        ..route(id, 1)
+    };
+    let heavy = |count: usize| vec![r#"site=~"(\\w{100}){100}""#.to_owned(); count];
+    let rows = vec![
+        matching(11, heavy(20)),
+        matching(12, vec!["a=\"b\"".to_owned(); 33]),
+        matching(13, heavy(20)),
+        matching(14, vec![r#"site=~"a|b""#.to_owned()]),
+    ];
+    let operator = Operator { max_routes: 10, ..operator() };
+    let rows = Rows { channels: vec![good(1)], routes: rows, ..Rows::default() };
+    let desired = desired(&rows, &operator, &organisation(), &BTreeMap::new());
+    let state = |id: u128| &desired.routes[&Uuid::from_u128(id)];
+    assert_eq!(state(11).0, State::Live);
+    assert!(state(12).1.contains("are 33; at most 32"), "{}", state(12).1);
+    assert!(
+        state(13).1.contains("too large with those of the organisation's other"),
+        "{}",
+        state(13).1
+    );
+    assert_eq!(state(14).0, State::Live, "what still fits");
+}
+
 #[test]
 fn what_mimir_refuses_is_left_out_with_its_words() {
     let rows = Rows {
@@ -393,7 +421,7 @@ fn what_is_wrong_with_a_route_is_said_in_its_authors_words() {
         (wrong(&|row| row.matchers = text(r#"["a"]"#)), "matchers: \"a\" is not a matcher"),
         (
             wrong(&|row| row.matchers = text(r#"["a=~\"(\""]"#)),
-            "not a regular expression: unclosed group",
+            "not a regular expression: found open group without closing",
         ),
         (
             wrong(&|row| row.group_by = text(r#"["a b"]"#)),

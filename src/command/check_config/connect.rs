@@ -125,6 +125,10 @@ async fn database(config: &Config, report: &mut Report) {
     };
     let fits = format!("{place}: connected, notifications arrive, tables, rights and queries fit");
     report.add("database", Outcome::Good(fits));
+    if let Some(remedy) = store.unseen_bans() {
+        let odd = format!("a banned user keeps access until the token ends; {remedy}");
+        report.add("sessions", Outcome::Odd(odd));
+    }
     if config.tables_read().limits {
         let limits = match store.organisation_limits().await {
             Err(error) => failed(error),

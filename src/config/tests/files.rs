@@ -66,6 +66,8 @@ fn what_is_wrong_with_a_certificate_is_told() {
             "names 1 files for 2",
         ),
         (format!("certificate_files = [{both}]\nmin_version = \"1.1\""), "tls.min_version", "1.2"),
+        (format!("certificate_files = [{both}]\nhttp2 = \"no\""), "tls.http2", "true or false"),
+        ("http2 = false".to_owned(), "tls.http2", "no effect"),
         (
             format!("certificate_files = [{both}]\nclient_ca_file = {empty}"),
             "tls.client_ca_file",

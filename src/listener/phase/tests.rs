@@ -324,3 +324,90 @@ fn only_a_connection_with_nothing_in_progress_rests() {
         "the idle timeout goes on"
     );
 }
+
+// No credit for any stream, which a client of HTTP/2 needs no credential for.
+#[test]
+fn a_connection_of_which_no_stream_is_read_is_quiet() {
+    let quiet = |case: &Case| {
+        let seconds = |since: Instant| (since - case.opened).as_secs();
+        case.phase.quiet().map(|(since, quiet)| (seconds(since), quiet))
+    };
+    let mut case = Case::http2();
+    let unread = |case: &mut Case, second| {
+        let now = case.at(second);
+        case.phase.begin_unread(now);
+    };
+    case.begin(NO_BODY);
+    assert_eq!(quiet(&case), None, "a request is served");
+    unread(&mut case, 1);
+    assert_eq!(quiet(&case), Some((1, Quiet::NotReading)));
+    // Further requests change nothing.
+    case.begin(NO_BODY);
+    assert_eq!(quiet(&case), None, "another one is served");
+    unread(&mut case, 5);
+    assert_eq!(quiet(&case), Some((1, Quiet::NotReading)));
+    // Nor does the end of one.
+    case.phase.end_unread();
+    case.end(6);
+    assert_eq!(quiet(&case), Some((1, Quiet::NotReading)));
+    let now = case.at(7);
+    case.phase.took(|| now);
+    assert_eq!(quiet(&case), Some((7, Quiet::NotReading)), "a slow reader");
+    // The time in which the socket took nothing is not the streams'.
+    case.block(8);
+    assert_eq!(quiet(&case), Some((8, Quiet::NotReading)));
+    case.wrote(12);
+    assert_eq!(quiet(&case), Some((12, Quiet::NotReading)));
+    case.phase.end_unread();
+    case.phase.took(|| panic!("nobody waits"));
+    assert_eq!(quiet(&case), None);
+    case.end(20);
+    assert_eq!(quiet(&case), Some((20, Quiet::NoRequest)));
+}
+
+// Over one connection some streams may send while others are not read. Whoever is refused may send for five seconds
+// more, as often as they like.
+#[test]
+fn a_body_keeps_a_connection_that_is_not_read_unless_it_is_thrown_away() {
+    for blocks in [false, true] {
+        let mut case = Case::http2();
+        case.begin(NO_BODY);
+        let now = case.at(1);
+        case.phase.begin_unread(now);
+        if blocks {
+            case.block(1);
+        }
+        case.phase.begin_upload();
+        assert_eq!(case.phase.quiet(), None);
+        case.phase.begin_discarding();
+        assert_eq!(case.phase.quiet(), Some((now, Quiet::NotReading)));
+        case.phase.begin_upload();
+        assert_eq!(case.phase.quiet(), None);
+    }
+}
+
+// The refusal is gone at once, and the body is awaited for five seconds more. Before, a request in each of them kept a
+// connection.
+#[test]
+fn a_body_that_is_thrown_away_after_its_answer_is_no_request() {
+    let mut case = Case::http2();
+    case.begin(BodyLength::Known(9));
+    case.phase.begin_upload();
+    case.phase.begin_discarding();
+    assert_eq!(case.phase.quiet(), None, "it is not answered yet");
+    case.end(3);
+    assert_eq!(case.phase.quiet(), Some((case.at(3), Quiet::NoRequest)));
+    assert_eq!(case.due(), None, "the body has its own deadline");
+    // Others are served, or send.
+    case.begin(NO_BODY);
+    assert_eq!(case.phase.quiet(), None);
+    case.end(4);
+    case.phase.begin_upload();
+    assert_eq!(case.phase.quiet(), None);
+    let now = case.at(5);
+    case.phase.end_upload(now);
+    assert_eq!(case.phase.quiet(), Some((now, Quiet::NoRequest)));
+    case.phase.end_discarding();
+    case.phase.end_upload(now);
+    assert_eq!(case.due(), Some((125, Overdue::Idle)));
+}

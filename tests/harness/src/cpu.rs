@@ -19,10 +19,13 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// What a process and its children have used so far. Threads that have ended are in `user` and
-    /// `kernel` only; the programs that are measured have a fixed set of them.
+    /// What a process and its children have used so far, those included that have ended. Threads that
+    /// have ended are in `user` and `kernel` only; the programs that are measured have a fixed set of
+    /// them.
     pub fn of(process: u32) -> Self {
-        family(process).into_iter().map(Self::of_one).fold(Self::default(), |sum, one| Self {
+        let ended = ticks(process, [13, 14]);
+        let ended = Self { total: ended[0] + ended[1], user: ended[0], kernel: ended[1] };
+        family(process).into_iter().map(Self::of_one).fold(ended, |sum, one| Self {
             total: sum.total + one.total,
             user: sum.user + one.user,
             kernel: sum.kernel + one.kernel,
@@ -35,14 +38,8 @@ impl Cpu {
             let account = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
             account.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0)
         });
-        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-        // The name, in brackets, may hold anything. Ticks are hundredths of a second.
-        let fields: Vec<&str> =
-            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |field: usize| {
-            fields.get(field).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0) * 10_000.0
-        };
-        Self { total: nanoseconds.sum::<f64>() / 1000.0, user: ticks(11), kernel: ticks(12) }
+        let [user, kernel] = ticks(process, [11, 12]);
+        Self { total: nanoseconds.sum::<f64>() / 1000.0, user, kernel }
     }
 
     /// The part of `total` that was spent in the program, between two accounts.
@@ -50,6 +47,16 @@ impl Cpu {
         let sum = self.user + self.kernel;
         if sum > 0.0 { self.user / sum } else { 0.0 }
     }
+}
+
+/// Two fields of `/proc/PID/stat`, counted from behind the name, in microseconds. Ticks are hundredths of a second.
+fn ticks(process: u32, fields: [usize; 2]) -> [f64; 2] {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name, in brackets, may hold anything.
+    let all: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    fields.map(|field| {
+        all.get(field).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0) * 10_000.0
+    })
 }
 
 impl Sub for Cpu {

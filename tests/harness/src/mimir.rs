@@ -177,6 +177,11 @@ impl Mimir {
         replaced
     }
 
+    /// Its process.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Its address.
     pub fn url(&self) -> String {
         match self.secured {

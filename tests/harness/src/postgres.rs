@@ -51,6 +51,11 @@ impl Postgres {
         Self::create(Some(Tls { files, password }), scratch).await
     }
 
+    /// Its first process, the parent of all others.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Starts a hot standby of this cluster: it replays what this one writes, and answers reads. One for
     /// each cluster, and without TLS.
     pub async fn standby(&self) -> Self {

@@ -197,7 +197,8 @@ create table auth.users (
     id              uuid primary key default gen_random_uuid(),
     email           text not null unique,
     created_at      timestamptz not null default now(),
-    last_sign_in_at timestamptz
+    last_sign_in_at timestamptz,
+    banned_until    timestamptz
 );
 create table auth.sessions (
     id         uuid primary key,

@@ -1,6 +1,7 @@
 //! Who reads and writes events through Supabase's API.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use harness::{Postgres, wait_until};
 use mimir_tenant_proxy::config::{DatabaseConfig, Environment, TablesRead};
@@ -8,7 +9,8 @@ use mimir_tenant_proxy::store::{AlertChanges, AlertKey, AskedAlert, LoadedAlerts
 use mimir_tenant_proxy::tenancy::OrganisationId;
 use uuid::Uuid;
 
-use super::{Event, SOON, events_fixture, firing, now};
+use super::{Event, EventsFixture, SOON, events_fixture, firing, now};
+use crate::database::login;
 use crate::support::identity::command;
 
 /// A cluster of its own and a database as Supabase has it: its roles, and its publication for Realtime.
@@ -109,6 +111,122 @@ async fn an_organisation_that_is_deleted_takes_its_events_along() {
     assert_eq!(fixture.database().query(sql).await[0][0].as_deref(), Some("1"));
 }
 
+/// How many starts are stored of an organisation's alerts.
+async fn starts_of(fixture: &EventsFixture, organisation: &str) -> String {
+    let sql =
+        format!("select count(*) from alert_event_start where organisation_id = '{organisation}'");
+    fixture.database().query(&sql).await[0][0].clone().unwrap()
+}
+
+// Seen: the ruler goes on for a while, and a copy knows an organisation for a minute. What it wrote after the deletion
+// stayed, and a later organisation of the same name read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_organisations_events_do_not_come_back() {
+    let (fixture, _upstream) = events_fixture(&[]).await;
+    let (a, b) = (fixture.identity.organisation().await, fixture.identity.organisation().await);
+    let one = |events: &[Event]| events.len() == 1;
+    let (old, new) = (firing("Hot", "old", now()), firing("Hot", "new", now()));
+    for organisation in [&a, &b] {
+        fixture.post(organisation, std::slice::from_ref(&old)).await;
+        fixture.wait_events("a row", organisation, SOON, one).await;
+    }
+    let dropped = async || fixture.dropped("unknown_organisation").await;
+
+    // Not even while the deletion is under way, which holds up nobody else.
+    let client = fixture.database().client().await;
+    let delete = format!("delete from organisation where id = '{a}'");
+    client.batch_execute(&format!("begin; {delete}")).await.unwrap();
+    assert_eq!(fixture.post(&a, &[old.clone(), new.clone()]).await.status, 200);
+    assert_eq!(fixture.post(&b, std::slice::from_ref(&new)).await.status, 200);
+    let two = |events: &[Event]| events.len() == 2;
+    fixture.wait_events("the other's is a row", &b, Duration::from_secs(5), two).await;
+    wait_until("they are dropped", SOON, async || dropped().await == 2.0).await;
+    client.batch_execute("commit").await.unwrap();
+    assert_eq!(fixture.events(&a).await, []);
+
+    assert_eq!(fixture.post(&a, &[old, new.clone()]).await.status, 200);
+    wait_until("they are dropped", SOON, async || dropped().await == 4.0).await;
+    assert_eq!((fixture.events(&a).await, &*starts_of(&fixture, &a).await), (vec![], "0"));
+    fixture.database().execute(&format!("insert into organisation (id) values ('{a}')")).await;
+    assert_eq!(fixture.post(&a, &[new]).await.status, 200);
+    fixture.wait_events("the new one's is a row", &a, SOON, one).await;
+}
+
+// The deletion waits for what is being written, and takes it along.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_written_during_the_deletion_goes_with_its_organisation() {
+    let (fixture, _upstream) = events_fixture(&[("database.query_timeout", "\"20s\"")]).await;
+    let organisation = fixture.identity.organisation().await;
+    let sql = "create function slow() returns trigger language plpgsql as $$ begin
+                   perform pg_sleep(3);
+                   return null;
+               end $$;
+               create trigger slow after insert on alert_event for each row execute function slow()";
+    fixture.database().execute(sql).await;
+    assert_eq!(fixture.post(&organisation, &[firing("Hot", "hub", now())]).await.status, 200);
+    let sql = "select 1 from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'";
+    wait_until("it is being written", SOON, async || {
+        !fixture.database().query(sql).await.is_empty()
+    })
+    .await;
+    let sql = format!("delete from organisation where id = '{organisation}'");
+    fixture.database().execute(&sql).await;
+    wait_until("it is written", SOON, async || fixture.metric("pending").await == 0.0).await;
+    assert_eq!(fixture.events(&organisation).await, []);
+    assert_eq!(starts_of(&fixture, &organisation).await, "0");
+}
+
+// An empty table says nothing: it was emptied by mistake, or is still to be filled.
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_are_kept_while_there_is_no_organisation_at_all() {
+    let (fixture, _upstream) = events_fixture(&[]).await;
+    let (known, new) =
+        (fixture.identity.organisation().await, fixture.identity.organisation().await);
+    let one = |events: &[Event]| events.len() == 1;
+    fixture.post(&known, &[firing("Hot", "hub", now())]).await;
+    fixture.wait_events("a row", &known, SOON, one).await;
+    // Without its triggers, as `truncate` would do it.
+    let empty = "set session_replication_role = replica; delete from organisation";
+    fixture.database().execute(empty).await;
+    for organisation in [&known, &new] {
+        let other = firing("Hot", "other", now());
+        assert_eq!(fixture.post(organisation, &[other]).await.status, 200);
+    }
+    let failures = async || fixture.metric("write_failures_total").await;
+    wait_until("they cannot be written", SOON, async || failures().await >= 3.0).await;
+    assert_eq!(fixture.dropped("unknown_organisation").await, 0.0);
+    let fill = format!("insert into organisation (id) values ('{known}'), ('{new}')");
+    fixture.database().execute(&fill).await;
+    let two = |events: &[Event]| events.len() == 2;
+    fixture.wait_events("a second row", &known, SOON, two).await;
+    fixture.wait_events("a row", &new, SOON, one).await;
+}
+
+// All else of an organisation has a foreign key, which cascades.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organisation_that_is_renamed_takes_its_events_along() {
+    let (fixture, _upstream) = events_fixture(&[]).await;
+    let (old, new) = (fixture.identity.organisation().await, harness::fresh_organisation());
+    let both = [firing("Hot", "hub", now()), firing("Hot", "other", now())];
+    fixture.post(&old, &both).await;
+    let two = |events: &[Event]| events.len() == 2;
+    let events = fixture.wait_events("two rows", &old, SOON, two).await;
+    // What one that had the new identifier once has left, of the same alert.
+    let sql = format!(
+        "insert into alert_event (organisation_id, kind, fingerprint, state, started_at)
+             select '{new}', kind, fingerprint, state, started_at from alert_event;
+         update organisation set id = '{new}' where id = '{old}';
+         insert into organisation (id) values ('{old}')"
+    );
+    fixture.database().execute(&sql).await;
+    assert_eq!((fixture.events(&old).await, &*starts_of(&fixture, &old).await), (vec![], "0"));
+    assert_eq!((fixture.events(&new).await, &*starts_of(&fixture, &new).await), (events, "2"));
+    // They go on.
+    fixture.post(&new, &both).await;
+    wait_until("it is written", SOON, async || fixture.metric("written_total").await >= 4.0).await;
+    assert_eq!(fixture.events(&new).await.len(), 2);
+}
+
 // An alert of somebody's who writes another organisation's rule into an annotation.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_names_only_a_rule_of_its_organisation() {
@@ -182,6 +300,36 @@ async fn rules_of_alerts_are_looked_up_by_their_keys() {
     })
     .await;
     assert_eq!(scans(&database).await.0, before.0, "a table was read whole");
+}
+
+// To lock rows Postgres wants a right to update them, which the documented role has not.
+#[tokio::test(flavor = "multi_thread")]
+async fn organisations_that_are_not_there_are_known_with_and_without_the_right_to_lock_them() {
+    let database = Postgres::shared().await.database("events").await;
+    assert!(command(&database, &["migrate"]).status.success());
+    database.execute("insert into organisation (id) values ('a'), ('b')").await;
+    let rights = "grant select on organisation, alert_rule, alert_rule_status to $role;
+                  grant select, insert, update, delete on alert_event, alert_event_start to $role;
+                  alter role $role bypassrls";
+    let (_, url) = login(&database, rights).await;
+    for (url, may_lock) in [(database.url(), true), (url, false)] {
+        let variables = vec![("MTP__DATABASE__URL".to_owned(), url)];
+        let config = DatabaseConfig::load(None, &Environment::from_vars(variables)).unwrap();
+        let store = Store::new(&config, TablesRead::default()).unwrap();
+        let [a, b, gone] = ["a", "b", "gone"].map(|name| OrganisationId::parse(name).unwrap());
+        let asked = [&a, &b, &gone].map(|organisation| {
+            let key = AlertKey { organisation: organisation.clone(), fingerprint: "f".to_owned() };
+            AskedAlert { key, since: 0, rules: Vec::new() }
+        });
+        let client = database.client().await;
+        client.batch_execute("begin; delete from organisation where id = 'b'").await.unwrap();
+        let nothing = |loaded: LoadedAlerts| (AlertChanges::default(), loaded);
+        let loaded = store.update_alert_events(asked.to_vec(), nothing).await.unwrap();
+        assert_eq!(loaded.absent, HashSet::from([gone]));
+        let leaving = if may_lock { HashSet::from([b]) } else { HashSet::new() };
+        assert_eq!(loaded.leaving, leaving);
+        client.batch_execute("rollback").await.unwrap();
+    }
 }
 
 // A table of the operator's own may have no such bound.

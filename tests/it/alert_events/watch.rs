@@ -260,27 +260,164 @@ async fn events_that_cannot_be_ended_keep_back_no_silent_device() {
     assert_eq!(events.iter().filter(is_open).count(), 2, "the alert is stuck: {events:?}");
 }
 
-// An event that the database refused to end kept back all others that had to end, of every organisation.
+// An event that the database refused to end kept back all others that had to end, of every organisation; later, one
+// whose trigger failed in another way than by a constraint.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_cannot_be_ended_keeps_back_no_other() {
     let (fixture, _upstream) = events_fixture(&[]).await;
     let organisation = fixture.identity.organisation().await;
     is_leading(&fixture).await;
     watching_for(&fixture, 3600).await;
-    let sql = "alter table alert_event add check (ended_because <> 'expired' or labels ->> 'device' <> 'hub-1')";
+    let sql = "alter table alert_event add check (ended_because <> 'expired' or labels ->> 'device' <> 'hub-1');
+               create function refuse() returns trigger language plpgsql as $$ begin
+                   if new.labels ->> 'device' = 'hub-3' then
+                       raise exception 'no';
+                   elsif new.labels ->> 'device' = 'hub-5' then
+                       execute 'select from a_table_that_is_not_there';
+                   end if;
+                   return new;
+               end $$;
+               create trigger refuse before update on alert_event for each row execute function refuse()";
     fixture.database().execute(sql).await;
     let start = now();
-    let hubs = ["hub-0", "hub-1", "hub-2", "hub-3"];
-    let alerts = hubs.map(|hub| alert("Hot", hub, start, start + 3000));
+    let alerts: Vec<Value> =
+        (0..8).map(|hub| alert("Hot", &format!("hub-{hub}"), start, start + 3000)).collect();
     assert_eq!(fixture.post(&organisation, &alerts).await.status, 200);
     let are_over = |events: &[Event]| {
-        events.iter().filter(|event| event.because.as_deref() == Some("expired")).count() == 3
+        events.iter().filter(|event| event.because.as_deref() == Some("expired")).count() == 5
     };
-    let wait = Duration::from_secs(60);
+    let wait = Duration::from_secs(120);
     let events = fixture.wait_events("the others are over", &organisation, wait, are_over).await;
-    let open: Vec<_> = events.iter().filter(|event| event.ended.is_none()).collect();
-    assert_eq!(open.len(), 1, "{events:?}");
-    assert_eq!(open[0].labels["device"], "hub-1");
+    let open = events.iter().filter(|event| event.ended.is_none());
+    let mut open: Vec<_> = open.filter_map(|event| event.labels["device"].as_str()).collect();
+    open.sort_unstable();
+    assert_eq!(open, ["hub-1", "hub-3", "hub-5"], "{events:?}");
+    assert!(fixture.metric("write_failures_total").await >= 3.0);
+    wait_until("it is told", wait, async || {
+        fixture.identity.proxy.process.log().contains("Alert event not ended")
+    })
+    .await;
+}
+
+// Seen: a trigger that refuses one device, by a name that a tenant gave it, kept back the silent devices of everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_device_that_is_refused_keeps_back_no_other_organisation() {
+    let (fixture, _upstream) = events_fixture(&[]).await;
+    let (a, b) = (fixture.identity.organisation().await, fixture.identity.organisation().await);
+    is_leading(&fixture).await;
+    watching_for(&fixture, 3600).await;
+    let sql = "create function refuse() returns trigger language plpgsql as $$ begin
+                   if new.labels ->> 'device' = tg_argv[0] then
+                       raise exception 'no';
+                   end if;
+                   return new;
+               end $$;
+               create trigger begins before insert on alert_event for each row execute function refuse('evil');
+               create trigger ends before update on alert_event for each row execute function refuse('stuck')";
+    fixture.database().execute(sql).await;
+    let (evil, lost) =
+        (Device::new(&fixture, &a, "evil").await, Device::new(&fixture, &b, "lost").await);
+    for (device, organisation) in [(&evil, &a), (&lost, &b)] {
+        device.last_used(&fixture, 20).await;
+        silent_after(&fixture, organisation, Some("10m")).await;
+    }
+    let one = |events: &[Event]| events.len() == 1;
+    fixture.wait_events("the other's is silent", &b, SEEN, one).await;
+    assert_eq!(fixture.events(&a).await, []);
+    wait_until("it is counted", SEEN, async || fixture.dropped("refused").await >= 1.0).await;
+    let log = fixture.identity.proxy.process.log();
+    assert_eq!(log.matches("Silent devices not written: the database refuses one").count(), 1);
+
+    // An end that is refused is no different.
+    evil.last_used(&fixture, 1).await;
+    let stuck = Device::new(&fixture, &a, "stuck").await;
+    stuck.last_used(&fixture, 20).await;
+    fixture.wait_events("it is silent", &a, SEEN, one).await;
+    stuck.report().await;
+    lost.report().await;
+    let reported =
+        |events: &[Event]| events.iter().all(|event| event.because.as_deref() == Some("reported"));
+    fixture.wait_events("the other's is over", &b, SEEN, reported).await;
+    assert!(fixture.events(&a).await[0].ended.is_none(), "it is stuck");
+}
+
+// Seen: a site that lost its uplink had a silent device for each of its keys, and no room for alerts.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_devices_and_alerts_do_not_take_each_others_room() {
+    let (fixture, _upstream) = events_fixture(&[("alert_events.max_open", "2")]).await;
+    let organisation = fixture.identity.organisation().await;
+    is_leading(&fixture).await;
+    watching_for(&fixture, 3600).await;
+    let count = |events: &[Event], kind: &str| events.iter().filter(|e| e.kind == kind).count();
+    for name in ["one", "two", "three"] {
+        Device::new(&fixture, &organisation, name).await.last_used(&fixture, 20).await;
+    }
+    silent_after(&fixture, &organisation, Some("10m")).await;
+    let are_silent = |events: &[Event]| count(events, "device_silent") == 2;
+    fixture.wait_events("two are silent", &organisation, SEEN, are_silent).await;
+    let alerts = ["one", "two", "three"].map(|hub| firing("Hot", hub, now()));
+    assert_eq!(fixture.post(&organisation, &alerts).await.status, 200);
+    let are_open = |events: &[Event]| count(events, "alert") == 2;
+    fixture.wait_events("two alerts are open", &organisation, SOON, are_open).await;
+    wait_until("the third is dropped", SOON, async || fixture.dropped("over_limit").await == 1.0)
+        .await;
+
+    // Nor the other way round.
+    silent_after(&fixture, &organisation, None).await;
+    let none = |events: &[Event]| {
+        let open = events.iter().filter(|event| event.ended.is_none());
+        open.filter(|event| event.kind == "device_silent").count() == 0
+    };
+    fixture.wait_events("nobody watches", &organisation, SEEN, none).await;
+    silent_after(&fixture, &organisation, Some("10m")).await;
+    let again = |events: &[Event]| {
+        let open = events.iter().filter(|event| event.ended.is_none());
+        open.filter(|event| event.kind == "device_silent").count() == 2
+    };
+    fixture.wait_events("two are silent again", &organisation, SEEN, again).await;
+}
+
+// Seen: with `alert_event_start` emptied, or not restored, an open event never ended, and its alert was dropped at each
+// report.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_starts_are_lost_goes_on_and_ends() {
+    let (fixture, _upstream) = events_fixture(&[]).await;
+    let organisation = fixture.identity.organisation().await;
+    is_leading(&fixture).await;
+    watching_for(&fixture, 3600).await;
+    let start = now() - 3_600_000;
+    let alerts = [firing("Hot", "reported", start), firing("Hot", "silent", start)];
+    assert_eq!(fixture.post(&organisation, &alerts).await.status, 200);
+    let two = |events: &[Event]| events.len() == 2;
+    fixture.wait_events("two rows", &organisation, SOON, two).await;
+    // As if they had not changed for an hour.
+    let lose = "update alert_event set updated_at = started_at; delete from alert_event_start";
+    fixture.database().execute(lose).await;
+    let end = [alert("Hot", "reported", start, now())];
+    assert_eq!(fixture.post(&organisation, &end).await.status, 200);
+    let over = |events: &[Event]| events.iter().any(|event| event.ended.is_some());
+    let events = fixture.wait_events("it ends", &organisation, SOON, over).await;
+    assert_eq!(events.len(), 2, "{events:?}");
+    // Of the other nothing is said. It is given time.
+    let noted = "select valid_until - firing_seen_at > interval '10 minutes' and valid_until > now() \
+                 from alert_event_start natural join (select id as event_id from alert_event \
+                 where labels ->> 'device' = 'silent') as event";
+    wait_until("it is noted", SEEN, async || {
+        let rows = fixture.database().query(noted).await;
+        rows.len() == 1 && rows[0][0].as_deref() == Some("t")
+    })
+    .await;
+    let pass = "update alert_event_start set firing_seen_at = now() - interval '20 minutes',
+                    valid_until = now() - interval '1 minute' where resolved_at is null";
+    fixture.database().execute(pass).await;
+    let both = |events: &[Event]| {
+        let because = events.iter().filter_map(|event| event.because.as_deref());
+        let mut because: Vec<_> = because.collect();
+        because.sort_unstable();
+        because == ["expired", "resolved"]
+    };
+    fixture.wait_events("it expires", &organisation, SEEN, both).await;
+    assert_eq!(fixture.dropped("refused").await, 0.0);
 }
 
 // A device that could not reach us, or whose use we could not write, is not silent.

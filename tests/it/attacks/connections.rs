@@ -6,10 +6,14 @@ use harness::{Upstream, wait_until};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::deadlines::frames::{HEADERS, frame, opening};
 use crate::support::responses::ok;
 use crate::support::single::{ProxyFixture, QUERY, proxy_fixture};
 
 const MOST: usize = 20;
+
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
 
 async fn fixture(upstream: &Upstream) -> ProxyFixture {
     proxy_fixture(&upstream.url(), &[("listen.max_connections", &MOST.to_string())]).await
@@ -37,6 +41,10 @@ async fn locks_nobody_out(what: &str, bytes: &[u8], connections: usize, most: Du
     for _ in 0..connections {
         held.push(hold(&fixture, bytes).await);
     }
+    others_are_served(&fixture, what, most).await;
+}
+
+async fn others_are_served(fixture: &ProxyFixture, what: &str, most: Duration) {
     for number in 0..5 {
         let began = Instant::now();
         // Each client has a connection of its own.
@@ -45,7 +53,7 @@ async fn locks_nobody_out(what: &str, bytes: &[u8], connections: usize, most: Du
         println!("{what}: served after {took:?}");
         assert!(took < most, "{what}, request {number}: {took:?}");
     }
-    assert!(evicted(&fixture).await >= 1.0, "{what}");
+    assert!(evicted(fixture).await >= 1.0, "{what}");
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -72,6 +80,39 @@ async fn clients_that_read_no_refusal_lock_nobody_out() {
     // A slow reader has 10 s.
     let most = Duration::from_secs(18);
     locks_nobody_out("refusals that are not read", &refused, MOST, most).await;
+}
+
+// Each refusal waits for credit until its stream is reset, a minute later, and the socket takes bytes all the time.
+// Before, a request a minute was enough to keep a connection; with credit, one in each of the five seconds for which a
+// refused body is awaited.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_without_credit_lock_nobody_out() {
+    // GET http /, of the static table.
+    let request = |stream: u32, flags| frame(HEADERS, flags, 2 * stream + 1, &[0x82, 0x86, 0x84]);
+    let locks = async |what, window, flags, pause| {
+        let upstream = Upstream::start(ok).await;
+        let fixture = fixture(&upstream).await;
+        let mut held = tokio::task::JoinSet::new();
+        for _ in 0..MOST {
+            let first = [opening(window), request(0, flags)].concat();
+            let mut stream = hold(&fixture, &first).await;
+            held.spawn(async move {
+                for number in 1.. {
+                    tokio::time::sleep(pause).await;
+                    if stream.write_all(&request(number, flags)).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        // A slow reader has 10 s.
+        others_are_served(&fixture, what, Duration::from_secs(18)).await;
+    };
+    tokio::join!(
+        locks("refusals that wait for credit", 0, END_HEADERS | END_STREAM, Duration::from_secs(2)),
+        locks("... and bodies that do not come", 0, END_HEADERS, Duration::from_secs(2)),
+        locks("... after the refusal", 65_535, END_HEADERS, Duration::from_millis(4900)),
+    );
 }
 
 // Only who is silent is disconnected.

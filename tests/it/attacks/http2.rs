@@ -166,6 +166,41 @@ async fn fields_of_a_byte_take_no_memory() {
     target.others_are_served().await;
 }
 
+// A refusal may wait for credit for a minute, and nobody needs a credential to be refused.
+// hyper takes a piece of the body before there is credit for it, and with the last piece the record ends, which has
+// the target.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_refused_request_is_kept_while_its_answer_waits() {
+    let target = target(&[]).await;
+    target.others_are_served().await;
+    let before = target.proxy.process.memory();
+    let path = format!("/{}", "n".repeat(60_000));
+    let block =
+        fields(&[(":method", "GET"), (":scheme", "http"), (":path", &path), (":authority", "x")]);
+    let head = |stream| {
+        let mut pieces = block.chunks(16_384);
+        let first = frame(HEADERS, END_STREAM, stream, pieces.next().unwrap());
+        let last = pieces.next_back().unwrap();
+        let others = pieces.flat_map(|piece| frame(CONTINUATION, 0, stream, piece));
+        let end = frame(CONTINUATION, END_HEADERS, stream, last);
+        first.into_iter().chain(others).chain(end).collect::<Vec<u8>>()
+    };
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        let mut frames = Frames::new(TcpStream::connect(target.address()).await.unwrap());
+        frames.send(&opening(0)).await.unwrap();
+        for number in 0..100 {
+            frames.send(&head(2 * number + 1)).await.unwrap();
+        }
+        assert_eq!(outcome(&mut frames, 199).await, Outcome::Refused(404));
+        open.push(frames);
+    }
+    let grown = target.proxy.process.peak_memory() - before;
+    println!("{} KiB for 1,000 refusals of 60 KB", grown >> 10);
+    assert!(grown < 24 * MIB, "{grown}");
+    target.others_are_served().await;
+}
+
 // h2 takes requests until its first GOAWAY is acknowledged, by the answer to a PING.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_acknowledges_no_goaway_holds_up_no_drain() {

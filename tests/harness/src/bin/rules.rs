@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
-use harness::{Database, Issuer, Mimir, Postgres, Proxy, ProxyOptions, wait_until};
+use harness::{Cpu, Database, Issuer, Mimir, Postgres, Proxy, ProxyOptions, wait_until};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -35,6 +35,8 @@ struct Args {
 #[derive(Debug)]
 struct Round {
     bare_write: Duration,
+    /// Mimir's processor time for the bare POSTs, in seconds.
+    bare_mimir: f64,
     synced: Synced,
 }
 
@@ -42,9 +44,19 @@ struct Round {
 #[derive(Debug)]
 struct Synced {
     cold: Duration,
+    /// Processor time of the cold sync.
+    spent: Spent,
     bare_read: Duration,
     first_unchanged: Duration,
     unchanged: Duration,
+}
+
+/// Processor time in seconds.
+#[derive(Debug)]
+struct Spent {
+    mimir: f64,
+    proxy: f64,
+    postgres: f64,
 }
 
 #[tokio::main]
@@ -67,6 +79,12 @@ async fn main() {
         args.organisations, args.concurrency, args.rounds
     );
     println!(
+        "processor time of a cold sync, in times of Mimir's for the bare POSTs: Mimir {:.2}, proxy {:.2}, Postgres {:.2}",
+        median(&|r| r.synced.spent.mimir / r.bare_mimir),
+        median(&|r| r.synced.spent.proxy / r.bare_mimir),
+        median(&|r| r.synced.spent.postgres / r.bare_mimir),
+    );
+    println!(
         "cold sync / bare POSTs:                {:.2}",
         median(&|r| ratio(r.synced.cold, r.bare_write))
     );
@@ -83,14 +101,26 @@ async fn main() {
 async fn round(args: &Args, number: usize) -> Round {
     // In every other round the bare client goes last, beside nothing that the proxy has left running.
     let is_bare_first = number.is_multiple_of(2);
-    let first =
-        if is_bare_first { Some(write_bare(&start_mimir().await, args).await) } else { None };
+    let first = if is_bare_first { Some(bare_posts(args).await) } else { None };
     let synced = synced(args).await;
-    let bare_write = match first {
-        Some(took) => took,
-        None => write_bare(&start_mimir().await, args).await,
+    let (bare_write, bare_mimir) = match first {
+        Some(measured) => measured,
+        None => bare_posts(args).await,
     };
-    Round { bare_write, synced }
+    Round { bare_write, bare_mimir, synced }
+}
+
+/// How long the bare POSTs take, and what they take of Mimir.
+async fn bare_posts(args: &Args) -> (Duration, f64) {
+    let mimir = start_mimir().await;
+    let before = spent_by(mimir.process_id());
+    let took = write_bare(&mimir, args).await;
+    (took, spent_by(mimir.process_id()) - before)
+}
+
+/// The processor time of a process and its children, in seconds.
+fn spent_by(process: u32) -> f64 {
+    Cpu::of(process).total / 1e6
 }
 
 async fn synced(args: &Args) -> Synced {
@@ -105,7 +135,15 @@ async fn synced(args: &Args) -> Synced {
     assert!(migrated.expect("migrate").success());
     fill(&database, args.organisations).await;
 
+    let spent = || [mimir.process_id(), postgres.process_id()].map(spent_by);
+    let [mimir_before, postgres_before] = spent();
     let (proxy, cold) = sync(&mimir, &database, args).await;
+    let [mimir_after, postgres_after] = spent();
+    let spent = Spent {
+        mimir: mimir_after - mimir_before,
+        proxy: spent_by(proxy.process.id()),
+        postgres: postgres_after - postgres_before,
+    };
     let first_unchanged = again(&proxy, 2).await;
     let mut unchanged = Vec::new();
     let mut bare_reads = Vec::new();
@@ -117,7 +155,7 @@ async fn synced(args: &Args) -> Synced {
     bare_reads.sort();
     let sets = proxy.metric("mimir_tenant_proxy_rules_group_writes_total{kind=\"set\"}").await;
     assert_eq!(sets as usize, args.organisations * GROUPS, "a look without changes writes nothing");
-    Synced { cold, bare_read: bare_reads[2], first_unchanged, unchanged: unchanged[2] }
+    Synced { cold, spent, bare_read: bare_reads[2], first_unchanged, unchanged: unchanged[2] }
 }
 
 async fn fill(database: &Database, organisations: usize) {
