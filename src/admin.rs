@@ -198,7 +198,10 @@ impl Admin {
         let work = tokio::spawn(async move {
             let answer = admin.for_organisation(endpoint, &grant, &request).await;
             drop(asking);
-            answer.map(|answer| answer.holding(slot))
+            // An answer that nobody reads takes the slot of its own organisation, and that of a revocation, which is
+            // short, takes none.
+            let slot = slot.filter(|_| endpoint != OrganisationEndpoint::RevokeDeviceKey);
+            answer.map(|answer| answer.holding(slot.map(OrganisationSlot::of_its_own)))
         });
         work.await.unwrap_or(Err(AdminError::Internal))
     }

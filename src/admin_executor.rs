@@ -34,7 +34,7 @@ pub struct OrganisationSlots {
 #[derive(Debug)]
 pub struct OrganisationSlot {
     _own: OwnedSemaphorePermit,
-    _of_all: OwnedSemaphorePermit,
+    _of_all: Option<OwnedSemaphorePermit>,
 }
 
 /// All slots are taken, or the work takes too long.
@@ -133,12 +133,20 @@ impl OrganisationSlots {
             // Its own first: who waits for that keeps nothing from others.
             let own = own.acquire_owned().await?;
             let of_all = Arc::clone(&self.all).acquire_owned().await?;
-            Ok::<_, AcquireError>(OrganisationSlot { _own: own, _of_all: of_all })
+            Ok::<_, AcquireError>(OrganisationSlot { _own: own, _of_all: Some(of_all) })
         };
         match timeout(QUEUE, taking).await {
             Ok(Ok(slot)) => Ok(slot),
             Ok(Err(_)) | Err(_) => Err(Overloaded),
         }
+    }
+}
+
+impl OrganisationSlot {
+    /// Keeps its organisation's slot, and gives back that of all: what an organisation holds for as long as it likes
+    /// must be missed by nobody else.
+    pub fn of_its_own(self) -> Self {
+        Self { _of_all: None, ..self }
     }
 }
 

@@ -49,8 +49,8 @@ use crate::config::{DatabaseConfig, TablesRead};
 pub use crate::labels::NotificationState;
 pub use alert_events::{
     AlertChanges, AlertEventRow, AlertKey, AlertStart, AlertWriteError, AskedAlert, EndedBecause,
-    LoadedAlerts, Millis, OverdueBounds, OverdueStart, Pairs, RefusedSilences, SilenceChanges,
-    SilenceLimits, StoredAlertEvent,
+    LoadedAlerts, Millis, Overdue, OverdueBounds, OverdueStart, Pairs, RefusedSilences,
+    SilenceChanges, SilenceLimits, StoredAlertEvent,
 };
 pub use alert_rule_guard::{Confirmed, GuardHeld, GuardRow, HeldRule};
 pub use alert_rule_leader::LeaderRow;
@@ -298,6 +298,9 @@ impl Store {
         let store = self.clone();
         self.run(async move {
             let queries = store.queries().await?;
+            if queries.is_to_ask_for_bans() {
+                store.check_bans_again(queries).await;
+            }
             let sql = sql(queries);
             let reads_bans = queries.reads_bans() && sql == queries.of(Lookup::Session);
             let rows = store.rows(&store.0.lookups, bind(statement(sql))).await;

@@ -167,15 +167,22 @@ impl EventWatch {
             let (events, bytes) = (size.get(), MOST_EXPIRED_BYTES);
             let most = OverdueBounds { events, bytes, passed_over: *passed_over };
             let overdue = self.store.overdue_alerts(GRACE, watched_for, most).await;
-            let reports = marks(overdue.inspect_err(|_| size.was_too_much(events))?);
-            if reports.is_empty() {
+            let overdue = overdue.inspect_err(|_| size.was_too_much(events))?;
+            if overdue.events == 0 {
                 *passed_over = 0;
                 break;
+            }
+            let found = overdue.events;
+            let reports = marks(overdue.starts);
+            // Rows of other hands, which cannot be read.
+            if reports.is_empty() {
+                *passed_over += found;
+                continue;
             }
             let keys: Vec<AlertKey> = reports.iter().map(|reports| reports.key.clone()).collect();
             match self.expire(reports).await {
                 // Another copy has just ended them, their organisation is being deleted, or their rows cannot be read.
-                Ok(0) => *passed_over += keys.len(),
+                Ok(0) => *passed_over += found,
                 Ok(_) => size.went_well(),
                 Err(error) => {
                     size.was_too_much(keys.len());

@@ -390,8 +390,14 @@ impl KeySource {
         let ended = Instant::now();
         let (keys, newest, fetched, problem) = match outcome {
             Ok(new) => {
-                let newest = older.newest.max(began.checked_sub(new.age));
-                (adopt(new.keys, &older.keys), newest, Some(ended), None)
+                let from = began.checked_sub(new.age);
+                // A cache's older copy brings no removed key back, and takes no new one away.
+                let keys = if older.newest.is_some() && from < older.newest {
+                    Arc::clone(&older.keys)
+                } else {
+                    adopt(new.keys, &older.keys)
+                };
+                (keys, older.newest.max(from), Some(ended), None)
             }
             Err(error) => {
                 tracing::warn!(%error, url = %config.url, "Failed to fetch the key set");
@@ -409,7 +415,7 @@ impl KeySource {
         let cooling_until =
             if cools { Some(ended + config.cool_down) } else { older.cooling_until };
         let last_attempt = Some(Attempt { began, succeeded });
-        // If an older copy lacks one of these later, this set does not prove its absence.
+        // If one of these is removed later, this set does not prove its absence.
         for id in keys.ids() {
             self.unknown.invalidate(id);
         }

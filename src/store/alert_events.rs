@@ -145,6 +145,14 @@ pub struct OverdueStart {
     pub is_lost: bool,
 }
 
+/// Some of what is overdue.
+#[derive(Clone, Debug)]
+pub struct Overdue {
+    /// Events, those included whose rows cannot be read.
+    pub events: usize,
+    pub starts: Vec<OverdueStart>,
+}
+
 /// How much of what is overdue is read at once.
 #[derive(Clone, Copy, Debug)]
 pub struct OverdueBounds {
@@ -534,7 +542,7 @@ impl Store {
         grace: Duration,
         watched_for: f64,
         most: OverdueBounds,
-    ) -> Result<Vec<OverdueStart>, StoreError> {
+    ) -> Result<Overdue, StoreError> {
         let (events, starts) = (self.own("alert_event"), self.own("alert_event_start"));
         let sql = format!(
             "with found as (select event.id from {events} as event left join {starts} as start on start.event_id = event.id \
@@ -546,7 +554,7 @@ impl Store {
                      over (order by event.id rows between unbounded preceding and 1 preceding) as before \
                  from found join {events} as event on event.id = found.id), \
              overdue as (select id from measured where coalesce(before, 0) < $4) \
-             select event.organisation_id, event.fingerprint, {}, {}, start.event_id is null as is_lost \
+             select event.id, event.organisation_id, event.fingerprint, {}, {}, start.event_id is null as is_lost \
              from overdue join {events} as event on event.id = overdue.id \
              left join {starts} as start on start.event_id = event.id \
              where start.event_id is null or start.valid_until is not null",
@@ -563,10 +571,10 @@ impl Store {
                 let times = millis(row, "at")?.zip(millis(row, "until")?);
                 Ok(times.map(|(at, until)| OverdueStart { key, at, until, is_lost }))
             };
-            rows.iter()
-                .filter_map(|row| read(row).transpose())
-                .collect::<Result<_, _>>()
-                .map_err(Into::into)
+            let ids = rows.iter().map(|row| row.try_get("id"));
+            let ids: HashSet<Uuid> = ids.collect::<Result<_, _>>()?;
+            let starts = rows.iter().filter_map(|row| read(row).transpose());
+            Ok(Overdue { events: ids.len(), starts: starts.collect::<Result<_, _>>()? })
         })
         .await
     }

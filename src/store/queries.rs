@@ -7,18 +7,23 @@
 //! A value that cannot be cast fails its whole query. Who asks by keys asks again with fewer of them
 //! (`directory`, `rules`); revocations, which are read whole, are then read as texts.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use sqlx::{
     AssertSqlSafe, Column as _, Executor as _, PgConnection, Row as _, SqlSafeStr as _,
     Statement as _, TypeInfo as _,
 };
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::alert_rule_versions::{IS_PLAIN_TABLE, rule_versions};
 use super::{StoreError, is_data_exception, moment};
 use crate::config::{DatabaseConfig, QueriesConfig, TablesRead};
+
+/// How often bans that were lost are asked for.
+const ASK_FOR_BANS: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
@@ -41,8 +46,8 @@ pub(super) struct Queries {
     revocations_as_texts: String,
     /// Sessions of banned users, too; none if bans were not read when this was checked.
     sessions_without_bans: Option<String>,
-    /// Whether bans were read and cannot be any more.
-    are_bans_lost: AtomicBool,
+    /// When bans that were read and cannot be any more were last asked for.
+    bans_lost: Mutex<Option<Instant>>,
     /// Why bans that there are were not seen when this was checked, and what to do.
     unseen_bans: Option<String>,
     /// None if rules have no versions.
@@ -59,7 +64,17 @@ impl Queries {
 
     /// Whether banned users' sessions are left out by our own query.
     pub(super) fn reads_bans(&self) -> bool {
-        self.sessions_without_bans.is_some() && !self.are_bans_lost.load(Relaxed)
+        self.sessions_without_bans.is_some() && self.bans_lost.lock().is_none()
+    }
+
+    /// Whether it is time to see whether bans that were lost can be read again. Said to one who asks.
+    pub(super) fn is_to_ask_for_bans(&self) -> bool {
+        let mut lost = self.bans_lost.lock();
+        let is_due = lost.is_some_and(|asked| asked.elapsed() >= ASK_FOR_BANS);
+        if is_due {
+            *lost = Some(Instant::now());
+        }
+        is_due
     }
 
     /// The revocations with all columns as texts.
@@ -505,7 +520,10 @@ impl Bans {
         let Some(database) = error.as_database_error() else { return Err(error.into()) };
         let (code, problem) = (database.code(), database.message().to_owned());
         match code.as_deref() {
-            code if is_passing(code) => Err(error.into()),
+            // XX: an error within the server, or of a pooler.
+            code if is_passing(code) || code.is_some_and(|code| code.starts_with("XX")) => {
+                Err(error.into())
+            }
             Some(code) if ABSENT.contains(&code) => Ok(Self::Absent(problem)),
             Some(INSUFFICIENT_PRIVILEGE) => {
                 Ok(Self::Hidden { problem, grant: missing_grant(connection).await? })
@@ -527,14 +545,23 @@ impl Bans {
 
     fn log(&self) {
         match self {
-            Self::Seen => {}
             Self::Absent(reason) => tracing::info!(reason, "The database has no bans of users"),
-            Self::Hidden { problem, grant } => tracing::warn!(
-                reason = problem,
-                grant,
-                "Bans are not seen: a banned user keeps access until the session or the token ends"
-            ),
+            Self::Seen | Self::Hidden { .. } => self.log_lost(),
         }
+    }
+
+    /// Where there were bans before, that there are none is a fault, too.
+    fn log_lost(&self) {
+        let (reason, grant) = match self {
+            Self::Seen => return,
+            Self::Absent(problem) => (problem, None),
+            Self::Hidden { problem, grant } => (problem, grant.as_ref()),
+        };
+        tracing::warn!(
+            reason,
+            grant,
+            "Bans are not seen: a banned user keeps access until the session or the token ends"
+        );
     }
 }
 
@@ -570,8 +597,13 @@ pub(super) async fn check_bans_again(
     let asked = sqlx::query(AssertSqlSafe(without.clone())).bind(Vec::<Uuid>::new());
     asked.persistent(false).fetch_all(&mut *connection).await?;
     let bans = Bans::read(connection).await?;
-    if !matches!(bans, Bans::Seen) && !queries.are_bans_lost.swap(true, Relaxed) {
-        bans.log();
+    let mut lost = queries.bans_lost.lock();
+    if matches!(bans, Bans::Seen) {
+        if lost.take().is_some() {
+            tracing::info!("Bans are seen again");
+        }
+    } else if lost.replace(Instant::now()).is_none() {
+        bans.log_lost();
     }
     Ok(())
 }
