@@ -75,8 +75,8 @@ pub struct Admin {
     clock: Clock,
 }
 
-/// Requests of organisations' administrators at one time. The answers of most are small; 64 of the largest have a
-/// few hundred megabytes.
+/// Requests of organisations' administrators that are worked on at one time. Answers that are not read have the slots
+/// of their own organisation alone, or a few organisations would keep all others from asking.
 const SLOTS: usize = 64;
 /// Those of one organisation: what a page asks for at once, beside a test of a channel that takes its time.
 const OF_EACH: usize = 4;

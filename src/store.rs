@@ -298,11 +298,12 @@ impl Store {
         let store = self.clone();
         self.run(async move {
             let queries = store.queries().await?;
-            if queries.is_to_ask_for_bans() {
+            let sql = sql(queries);
+            let is_of_sessions = sql == queries.of(Lookup::Session);
+            if is_of_sessions && queries.is_to_ask_for_bans() {
                 store.check_bans_again(queries).await;
             }
-            let sql = sql(queries);
-            let reads_bans = queries.reads_bans() && sql == queries.of(Lookup::Session);
+            let reads_bans = is_of_sessions && queries.reads_bans();
             let rows = store.rows(&store.0.lookups, bind(statement(sql))).await;
             if reads_bans && matches!(rows, Err(StoreError::Unfit(_))) {
                 store.check_bans_again(queries).await;

@@ -188,7 +188,7 @@ impl EventWatch {
                     size.was_too_much(keys.len());
                     self.metrics.write_failures.increment(1);
                     if let [key] = keys.as_slice() {
-                        *passed_over += 1;
+                        *passed_over += found;
                         self.log_not_ended(key.organisation.as_str(), &error.to_string());
                     }
                     // Such a failure may take as long as a query may. The others are done at the next check.

@@ -89,5 +89,7 @@ pub fn promql(data: &[u8]) {
     let is_read = text.len() <= 2_048 && promql::warn(text).is_none();
     // `NaN` is not equal to itself.
     let has_nan = text.to_ascii_lowercase().contains("nan");
-    assert_eq!(is_read && !has_nan, promql::are_same(text, text) && !has_nan, "{text:?}");
+    // And patterns are not compared.
+    let is_compared = !has_nan && !text.contains("=~") && !text.contains("!~");
+    assert_eq!(is_read && is_compared, promql::are_same(text, text) && is_compared, "{text:?}");
 }

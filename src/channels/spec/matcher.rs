@@ -246,16 +246,22 @@ fn in_our_syntax(pattern: &str) -> String {
 
 /// Writes the beginning of a group, whose parenthesis is before the text, and returns what is after it.
 fn group<'a>(text: &'a str, ours: &mut String) -> &'a str {
-    let named = text.strip_prefix("?P<").or_else(|| text.strip_prefix("?<"));
-    let is_name = |name: &str| name.chars().all(|c| c == '_' || c.is_alphanumeric());
-    let named = named.and_then(|named| named.split_once('>')).filter(|(name, _)| is_name(name));
-    let named = named.map(|(_, after)| after);
-    if named.is_none() && text.starts_with('?') {
-        ours.push('(');
+    let Some(named) = text.strip_prefix("?P<").or_else(|| text.strip_prefix("?<")) else {
+        ours.push_str(if text.starts_with('?') { "(" } else { "(?:" });
         return text;
+    };
+    let is_letter = |c: char| c == '_' || c.is_ascii_alphanumeric();
+    match named.split_once('>') {
+        Some((name, after)) if !name.is_empty() && name.chars().all(is_letter) => {
+            ours.push_str("(?:");
+            after
+        }
+        // No name to Go, whatever it is to the crate: one that it refuses, too.
+        _ => {
+            ours.push_str("(?P<>");
+            named
+        }
     }
-    ours.push_str("(?:");
-    named.unwrap_or(text)
 }
 
 /// Writes the class that a text begins with, and returns what is after it. A class that does not end is left
@@ -719,6 +725,10 @@ mod tests {
         let Kind::Regex(regex) = &groups.kind else { panic!("{groups:?}") };
         assert_eq!(regex.captures_len(), 1, "but for the whole");
         assert_eq!(groups.matches("", &mut 20_000), Some(true));
+        for unnamed in ["(?P<>a)", "(?<a.>b)", "(?<=a>b)", "(?P<\u{e9}>a)"] {
+            let text = format!("a=~\"{unnamed}\"");
+            assert!(parse(&text, &mut room()).is_err(), "{unnamed}");
+        }
         // Go takes a thousand groups inside one another; what is too deep for us is Mimir's to judge.
         let deep = format!("a=~\"{}b{}\"", "(".repeat(100), ")".repeat(100));
         assert!(parse(&deep, &mut room()).is_ok());

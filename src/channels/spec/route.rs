@@ -203,6 +203,7 @@ fn read_group_by(text: Option<&str>, faults: &mut Collector) -> GroupBy {
     let Some(labels) = texts("group_by", text, example, faults) else { return GroupBy::Root };
     if labels.len() > MOST_LABELS {
         faults.add("group_by", format!("are {}; at most {MOST_LABELS}", labels.len()));
+        return GroupBy::Root;
     }
     if labels == ["..."] {
         return GroupBy::Every;

@@ -17,6 +17,11 @@ const TELLING: usize = 6;
 /// Shorter ones are no secrets, and to mask them would only garble the text.
 const SHORTEST: usize = 4;
 
+/// Bytes of all secrets together that are looked for. Each of their pieces is: of megabytes that would take seconds.
+const MOST_BYTES: usize = 128 << 10;
+/// What stands in place of every text if there are more.
+const TOO_MANY: &str = "(not shown: the secrets are too large to be looked for in it)";
+
 /// Words of Alertmanager's own messages: a secret that shares one of them is not given away by it.
 const COMMON: &str = "webhook_configs email_configs slack_configs pagerduty_configs opsgenie_configs \
     telegram_configs discord_configs msteams_configs msteamsv2_configs receivers receiver route routes \
@@ -35,6 +40,8 @@ pub struct Redactor {
     needles: Vec<String>,
     /// Pieces that must not be left.
     pieces: BTreeSet<String>,
+    /// There are more than can be looked for.
+    is_too_much: bool,
 }
 
 impl Redactor {
@@ -42,7 +49,12 @@ impl Redactor {
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
         let mut needles = BTreeSet::new();
         let mut pieces = BTreeSet::new();
+        let mut bytes = 0;
         for secret in secrets {
+            bytes += secret.len();
+            if bytes > MOST_BYTES {
+                return Self { is_too_much: true, ..Self::default() };
+            }
             let parts = parts(secret);
             for part in &parts {
                 let letters: Vec<char> = part.to_lowercase().chars().collect();
@@ -59,12 +71,15 @@ impl Redactor {
         needles.extend(escaped);
         let mut needles: Vec<String> = needles.into_iter().collect();
         needles.sort_by_key(|needle| std::cmp::Reverse(needle.len()));
-        Self { needles, pieces }
+        Self { needles, pieces, is_too_much: false }
     }
 
     /// A text without any of the secrets: each is masked, and a text that holds a part of one even so
     /// is not shown at all.
     pub fn redact(&self, text: &str) -> String {
+        if self.is_too_much {
+            return TOO_MANY.to_owned();
+        }
         let mut shown = text.to_owned();
         for needle in &self.needles {
             if shown.contains(needle.as_str()) {

@@ -1,6 +1,6 @@
 //! Mimir's listing of the groups of a tenant.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
@@ -161,5 +161,6 @@ fn texts(node: Node) -> Option<BTreeMap<String, String>> {
 }
 
 fn has_twice(entries: &[(String, Node)]) -> bool {
-    entries.iter().enumerate().any(|(at, (key, _))| entries[..at].iter().any(|(k, _)| k == key))
+    let mut seen = HashSet::new();
+    !entries.iter().all(|(key, _)| seen.insert(key))
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use time::OffsetDateTime;
+use tokio::task::yield_now;
 use uuid::Uuid;
 
 use super::judge::{Seen, SeenRule, Version};
@@ -90,6 +91,8 @@ pub(crate) async fn read(
             let version = if is_known {
                 Version::Is(wanted.hash.clone())
             } else {
+                // To parse two expressions may take a millisecond, and there may be thousands.
+                yield_now().await;
                 versions.of(row, &wanted.hash, &name, interval, &evaluated).await?
             };
             let EvaluatedRule { rule, health, last_error, last_evaluation } = evaluated;

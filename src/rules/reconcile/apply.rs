@@ -95,7 +95,7 @@ impl<W: World> Reconcile<'_, W> {
         // First the steps that would exceed an expired limit: if Mimir refuses one, nothing of the
         // tenant was touched yet, and the next plan respects the limit.
         let none = RulerLimits::default();
-        steps.sort_by_key(|step| self.exceeded(step, plan) == none);
+        steps.sort_by_cached_key(|step| self.exceeded(step, plan) == none);
         let is_at_the_limit = is_at_the_limit(&steps);
         let mut pending: VecDeque<Step> = steps.into();
         let (mut is_refused, mut has_written) = (false, false);

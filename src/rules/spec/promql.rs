@@ -8,6 +8,8 @@
 
 use promql_parser::parser::Expr;
 
+use crate::mimir::expression::Pattern;
+
 /// The longest expression that it gets. One of nothing but operators needs an eighth of a thread's 2 MiB
 /// and some tens of milliseconds, without optimisation.
 const MAX_BYTES: usize = 2_048;
@@ -16,12 +18,23 @@ const MAX_BYTES: usize = 2_048;
 /// more, which only its panic tells.
 const MAX_DIGITS: usize = 11;
 
-/// The local parser's complaint, if any; none for a long expression. Never refuse an expression for it.
+/// The local parser's complaint, if any; none for an expression that it does not get. Never refuse one for it.
 pub fn warn(expr: &str) -> Option<String> {
-    if expr.len() > MAX_BYTES {
+    if expr.len() > MAX_BYTES || (has_pattern(expr) && is_costly(expr)) {
         return None;
     }
     parse(expr).err()
+}
+
+fn has_pattern(expr: &str) -> bool {
+    expr.contains("=~") || expr.contains("!~")
+}
+
+/// Whether patterns may take the parser long: it compiles them, and a `\w` takes 45 KB, a counted repetition as much
+/// as if it were written out.
+fn is_costly(expr: &str) -> bool {
+    const MOST_WEIGHT: u64 = 2 * MAX_BYTES as u64;
+    expr.contains('\\') || Pattern::weight(expr) > MOST_WEIGHT
 }
 
 fn parse(expr: &str) -> Result<Expr, String> {
@@ -33,12 +46,14 @@ fn parse(expr: &str) -> Result<Expr, String> {
     std::panic::catch_unwind(|| promql_parser::parser::parse(expr)).unwrap_or_else(|_| unreadable())
 }
 
-/// Whether both are certainly one expression. Two that it cannot read, or that are long, may still be.
+/// Whether both are certainly one expression. Two that it cannot read, or that are long, may still be; and those
+/// with patterns: 2 KB of `\w{150}` would take gigabytes.
 pub(crate) fn are_same(one: &str, other: &str) -> bool {
-    if one.len().max(other.len()) > MAX_BYTES {
+    if one.len().max(other.len()) > MAX_BYTES || has_pattern(one) || has_pattern(other) {
         return false;
     }
-    matches!((parse(one), parse(other)), (Ok(one), Ok(other)) if one == other)
+    let Ok(one) = parse(one) else { return false };
+    parse(other).is_ok_and(|other| one == other)
 }
 
 #[cfg(test)]
@@ -56,6 +71,18 @@ mod tests {
             assert_eq!(warn(expr).as_deref(), Some(told), "{expr}");
         }
         assert!(warn("a > > 1").is_some());
+    }
+
+    // One row of 2 KB would take gigabytes: the parser compiles each pattern twice.
+    #[test]
+    fn patterns_are_not_compiled_without_a_bound() {
+        let heavy = format!("x{{{}}} > 1", vec![r"a=~`\w{150}`"; 140].join(","));
+        assert!(heavy.len() <= MAX_BYTES);
+        assert!(!are_same(&heavy, &format!("{heavy} ")));
+        assert_eq!(warn(&heavy), None);
+        assert_eq!(warn(&format!("x{{a=~\"{}\"}}", "b{1000}".repeat(40))), None);
+        assert!(warn("x{a=~\"b\"} > > 1").is_some());
+        assert!(are_same("up==0", "up == 0") && !are_same("up==0", "up == 1"));
     }
 
     #[test]

@@ -53,18 +53,22 @@ impl Fault {
 pub struct Budget<'a> {
     produced: u64,
     queries: usize,
+    /// Nodes and operands that were read.
+    steps: usize,
     expressions: &'a ExpressionLimits,
 }
 
 impl<'a> Budget<'a> {
     /// The whole budget of a rule; queries are measured by `expressions`.
     pub fn new(expressions: &'a ExpressionLimits) -> Self {
-        Self { produced: 0, queries: 0, expressions }
+        Self { produced: 0, queries: 0, steps: 0, expressions }
     }
 
     /// Whether nothing more can be charged to it.
     pub fn is_used_up(&self) -> bool {
-        self.produced > MAX_PRODUCED_BYTES || self.queries > MAX_QUERIES
+        self.produced > MAX_PRODUCED_BYTES
+            || self.queries > MAX_QUERIES
+            || self.steps > cost::MOST_STEPS
     }
 
     /// Reads a template and charges it. A text without actions costs its length: Prometheus runs it as

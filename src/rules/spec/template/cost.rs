@@ -29,8 +29,12 @@ const ADDRESS: u64 = 24;
 const TURNS_OVER_LABELS: u64 = 32;
 /// A loop's body is read so often at most before its variables are said to grow.
 const PASSES: usize = 8;
-/// Nodes and operands that are read, with all passes of all loops.
-const MOST_STEPS: usize = 200_000;
+/// The bodies of a loop and of those within it, all together.
+const ALL_PASSES: usize = 16;
+/// Variables that are known at one place, with those that Prometheus declares.
+const MOST_VARIABLES: usize = 40;
+/// Nodes and operands of all templates of a rule that are read, with all passes of all loops.
+pub(super) const MOST_STEPS: usize = 20_000;
 
 /// What kind of value it is, as far as it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +131,7 @@ pub(super) fn charge(nodes: &[Node<'_>], budget: &mut Budget<'_>) -> Result<(), 
         ("value", Value::new(Shape::Number, VALUE)),
     ];
     let dot = Value::new(Shape::Data, 3 * LABELS);
-    let mut reader = Reader { budget, variables, turns: 1, loops: Vec::new(), steps: 0 };
+    let mut reader = Reader { budget, variables, turns: 1, loops: Vec::new(), passes: 0 };
     reader.nodes(nodes, &dot)
 }
 
@@ -138,7 +142,8 @@ pub(super) struct Reader<'a, 'b, 't> {
     turns: u64,
     /// What the loops around it run over, the outermost first.
     loops: Vec<Shape>,
-    steps: usize,
+    /// Of the outermost loop and all within it.
+    passes: usize,
 }
 
 impl<'t> Reader<'_, '_, 't> {
@@ -214,6 +219,9 @@ impl<'t> Reader<'_, '_, 't> {
             ));
         }
         let old_turns = self.turns;
+        if self.loops.is_empty() {
+            self.passes = 0;
+        }
         let (produced, queries) = (self.budget.produced, self.budget.queries);
         self.turns = self.turns.saturating_mul(turns);
         self.loops.push(over.shape);
@@ -232,7 +240,8 @@ impl<'t> Reader<'_, '_, 't> {
             if self.variables == before {
                 break;
             }
-            if pass >= PASSES {
+            self.passes += 1;
+            if pass >= PASSES || self.passes >= ALL_PASSES {
                 return Err(Fault::new(
                     pipeline.at,
                     "a variable grows with every turn of the loop; print it in the loop instead",
@@ -247,6 +256,11 @@ impl<'t> Reader<'_, '_, 't> {
     fn set(&mut self, pipeline: &Pipeline<'t>, values: &[Value]) -> Result<(), Fault> {
         for (name, value) in pipeline.variables.iter().zip(values) {
             if pipeline.declares {
+                if self.variables.len() >= MOST_VARIABLES {
+                    let reason =
+                        format!("at most {MOST_VARIABLES} variables can be known at one place");
+                    return Err(Fault::new(pipeline.at, reason));
+                }
                 self.variables.push((name, value.clone()));
                 continue;
             }
@@ -320,9 +334,9 @@ impl<'t> Reader<'_, '_, 't> {
     }
 
     fn term(&mut self, operand: &Operand<'t>, dot: &Value) -> Result<Value, Fault> {
-        self.steps += 1;
-        if self.steps > MOST_STEPS {
-            return Err(Fault::new(operand.at, "the template is too long"));
+        self.budget.steps += 1;
+        if self.budget.steps > MOST_STEPS {
+            return Err(Fault::new(operand.at, "the templates of the rule are too long"));
         }
         match &operand.term {
             Term::Dot => Ok(dot.clone()),
