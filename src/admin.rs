@@ -5,8 +5,8 @@
 //! cannot be written without an [`OperatorGrant`](crate::authz::OperatorGrant). What goes wrong is an
 //! [`AdminError`], which `rejection` turns into a response.
 //!
-//! Whoever administers one organisation is one of very many, and may be hostile to the others. So what they ask
-//! has slots, and database connections of its own: it delays no look-up, no operator, no service and no revocation.
+//! An organisation's administrators may be hostile to other organisations. So their requests have slots, and a
+//! database connection of their own: they delay no look-up, no operator and no revocation.
 
 mod all_rules;
 mod answer;
@@ -180,9 +180,9 @@ impl Admin {
 
     /// Serves an administrator of one organisation, when there is a slot.
     ///
-    /// What has begun goes to its end, whatever the client does: the database does not stop for a client that is
-    /// gone, and whoever resets requests would have as many statements there as they like. Its slot is held until
-    /// then, and by its answer until that is sent.
+    /// Work that has begun is finished even if its client goes away: the database would not stop, so a client that
+    /// resets its requests could have any number of statements there. The slot is held until the work is done, and
+    /// its organisation's part of it until the answer is sent.
     async fn serve_organisation(
         self: &Arc<Self>,
         endpoint: OrganisationEndpoint,
@@ -198,8 +198,8 @@ impl Admin {
         let work = tokio::spawn(async move {
             let answer = admin.for_organisation(endpoint, &grant, &request).await;
             drop(asking);
-            // An answer that nobody reads takes the slot of its own organisation, and that of a revocation, which is
-            // short, takes none.
+            // An answer that is not read holds its organisation's slot alone; that of a revocation is short and holds
+            // none.
             let slot = slot.filter(|_| endpoint != OrganisationEndpoint::RevokeDeviceKey);
             answer.map(|answer| answer.holding(slot.map(OrganisationSlot::of_its_own)))
         });
@@ -290,7 +290,7 @@ fn is_service(grant: &OrganisationGrant) -> bool {
     matches!(grant.principal().identity(), Identity::Service(_))
 }
 
-/// Whether the connection for lists answers it, to whoever is no service.
+/// Whether the connection for lists answers it, unless a service asks.
 fn is_listed(endpoint: OrganisationEndpoint) -> bool {
     use OrganisationEndpoint as E;
     matches!(

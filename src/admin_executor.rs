@@ -43,7 +43,7 @@ pub struct Overloaded;
 
 /// Concurrent work.
 const SLOTS: usize = 4;
-/// Of one organisation, including what waits: whoever waits takes memory.
+/// Requests of one organisation, including those that wait, which take memory, too.
 const MOST_OF_ONE: usize = 64;
 /// How long to wait for a slot, and for the work.
 const QUEUE: Duration = Duration::from_secs(5);
@@ -119,7 +119,7 @@ impl OrganisationSlots {
     ) -> Result<OrganisationSlot, Overloaded> {
         let own = {
             let mut slots = self.of_organisations.lock();
-            // Whoever waits or works holds a clone.
+            // A request that waits or is worked on holds a clone.
             slots.retain(|_, own| Arc::strong_count(own) > 1);
             let new = || Arc::new(Semaphore::new(self.of_each));
             let own = slots.entry(organisation.clone()).or_insert_with(new);
@@ -143,8 +143,8 @@ impl OrganisationSlots {
 }
 
 impl OrganisationSlot {
-    /// Keeps its organisation's slot, and gives back that of all: what an organisation holds for as long as it likes
-    /// must be missed by nobody else.
+    /// Keeps its organisation's slot, and gives back that of all: a client can hold an answer for a long time, which
+    /// must cost no other organisation a slot.
     pub fn of_its_own(self) -> Self {
         Self { _of_all: None, ..self }
     }

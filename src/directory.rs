@@ -417,14 +417,10 @@ where
     /// What was read is as old as the beginning of its reading.
     fn land(&self, keys: Vec<K>, found: &HashMap<K, V>, read_at: Duration, epoch: u64) {
         self.note_answer();
-        // What was read before must not answer a request from after it.
-        if epoch != self.epoch() {
-            self.flights.taint_all(|| {});
-        }
         for key in keys {
             let entry = Entry { value: found.get(&key).cloned(), read_at, epoch };
             let remember = || self.remembered.put(key.clone(), entry.clone());
-            let landed = self.flights.land(&key, &entry, remember);
+            let landed = self.flights.land(&key, &entry, || epoch != self.epoch(), remember);
             if !landed {
                 // It changed while it was read.
                 self.send(key);

@@ -15,6 +15,7 @@ mod alert_rule_status;
 mod alert_rule_sync;
 mod alert_rule_versions;
 mod alert_rules;
+mod bans;
 mod connect;
 mod device_keys;
 mod feed;
@@ -33,6 +34,7 @@ mod overview;
 mod privileges;
 mod queries;
 mod revocations;
+mod silent_devices;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,8 +51,7 @@ use crate::config::{DatabaseConfig, TablesRead};
 pub use crate::labels::NotificationState;
 pub use alert_events::{
     AlertChanges, AlertEventRow, AlertKey, AlertStart, AlertWriteError, AskedAlert, EndedBecause,
-    LoadedAlerts, Millis, Overdue, OverdueBounds, OverdueStart, Pairs, RefusedSilences,
-    SilenceChanges, SilenceLimits, StoredAlertEvent,
+    LoadedAlerts, Millis, Overdue, OverdueBounds, OverdueStart, Pairs, StoredAlertEvent,
 };
 pub use alert_rule_guard::{Confirmed, GuardHeld, GuardRow, HeldRule};
 pub use alert_rule_leader::LeaderRow;
@@ -84,6 +85,7 @@ pub use revocations::{
     ListedRevocation, MOST_REVOCATIONS_DELETED, MOST_REVOCATIONS_LISTED, NewRevocation,
     RevocationKind, RevocationRow,
 };
+pub use silent_devices::{RefusedSilences, SilenceChanges, SilenceLimits};
 
 use connect::Server;
 use identity::Identity;
@@ -300,13 +302,14 @@ impl Store {
             let queries = store.queries().await?;
             let sql = sql(queries);
             let is_of_sessions = sql == queries.of(Lookup::Session);
-            if is_of_sessions && queries.is_to_ask_for_bans() {
-                store.check_bans_again(queries).await;
+            let bans = queries.bans();
+            if is_of_sessions && bans.is_to_ask_again() {
+                store.ask_for_bans_again(bans).await;
             }
-            let reads_bans = is_of_sessions && queries.reads_bans();
+            let reads_bans = is_of_sessions && bans.are_read();
             let rows = store.rows(&store.0.lookups, bind(statement(sql))).await;
             if reads_bans && matches!(rows, Err(StoreError::Unfit(_))) {
-                store.check_bans_again(queries).await;
+                store.ask_for_bans_again(bans).await;
             }
             read(rows?)
         })

@@ -102,7 +102,7 @@ mod tests {
     use crate::admin_executor::OrganisationSlots;
     use crate::tenancy::OrganisationId;
 
-    // Whoever does not read has answers of its own organisation in memory, and not more of them than it has slots.
+    // An organisation has no more unread answers in memory than slots.
     #[tokio::test(start_paused = true)]
     async fn a_slot_is_held_for_as_long_as_a_part_of_the_body_is() {
         let slots = OrganisationSlots::new(1, 1);

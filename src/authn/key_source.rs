@@ -119,7 +119,7 @@ pub struct KeySetReport {
 }
 
 /// How long a copy of the set may say that it has been in a cache, at most: Supabase's edge keeps one for up to ten
-/// minutes, a cache behind it as long. Whoever says more cannot put off a 401 further.
+/// minutes, a cache behind it as long. A larger value puts off a 401 no further.
 const OLDEST_COPY: Duration = Duration::from_secs(20 * 60);
 /// How long an unknown key ID is remembered after it was last asked for. Were it less than [`OLDEST_COPY`], a key would
 /// be seen for the first time again before any copy can be younger, and never be absent.

@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 
 use super::document::TEST_LABEL;
 use super::spec::channel::Channel;
-use super::spec::matcher::{Matcher, Operator, Pattern};
+use super::spec::matcher::{Matcher, Operator};
+use super::spec::pattern::Pattern;
 use super::spec::route::Route;
 
 /// The routing of one organisation.

@@ -335,23 +335,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::channels::tests::{acme, channel_row, route_row};
+    use crate::channels::tests::{acme, channel_row, operator, route_row};
     use crate::config::Secret;
 
     // Seen: while Mimir refused the document with a new address, a test was "delivered" by the old one.
     #[test]
     fn a_test_is_sent_only_if_mimir_has_the_channel_as_its_row_is_now() {
-        let operator = Operator {
-            dashboard_url: None,
-            email: None,
-            pagerduty_url: None,
-            opsgenie_url: None,
-            telegram_url: None,
-            allow_private_targets: false,
-            min_group_interval: Duration::from_secs(10),
-            max_channels: 100,
-            max_routes: 200,
-        };
+        let operator = operator();
         let [one, two] = [1, 2].map(|id| channel_row(Uuid::from_u128(id)));
         let route = route_row(Uuid::from_u128(3), one.id);
         let rows = Rows {

@@ -6,6 +6,7 @@ mod json;
 pub mod kinds;
 pub mod matcher;
 mod mute_times;
+pub mod pattern;
 pub mod route;
 mod secret;
 pub mod targets;

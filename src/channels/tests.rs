@@ -1,14 +1,30 @@
-//! Rows for the tests of this module.
+//! Rows and settings for the tests of this module.
+
+use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::spec::{ChannelRow, RouteRow};
+use super::spec::{ChannelRow, Operator, RouteRow};
 use crate::config::Secret;
 use crate::store::Excess;
 use crate::tenancy::OrganisationId;
 
 pub(crate) fn acme() -> OrganisationId {
     OrganisationId::parse("acme").unwrap()
+}
+
+pub(crate) fn operator() -> Operator {
+    Operator {
+        dashboard_url: None,
+        email: None,
+        pagerduty_url: None,
+        opsgenie_url: None,
+        telegram_url: None,
+        allow_private_targets: false,
+        min_group_interval: Duration::from_secs(10),
+        max_channels: 100,
+        max_routes: 200,
+    }
 }
 
 /// A webhook of its own address.

@@ -91,7 +91,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
     }
 
     /// A key is taken from the queue. False if it is not to be read, because nobody waits for it any more, or it was
-    /// in the queue twice. The flight of an abandoned one ends: whoever asks for it again queues it again.
+    /// in the queue twice. The flight of an abandoned one ends: a request that asks for it later queues it again.
     pub(super) fn take(&self, key: &K) -> bool {
         let mut flights = self.lock();
         match flights.get_mut(key) {
@@ -116,12 +116,19 @@ impl<K: Clone + Eq + Hash, V: Clone> Flights<K, V> {
         }
     }
 
-    /// A key was read: it is remembered and all waiting requests get it, unless it has changed
-    /// meanwhile: then it has to be queued again.
-    pub(super) fn land(&self, key: &K, entry: &Entry<V>, remember: impl FnOnce()) -> bool {
+    /// A key was read: it is remembered and all waiting requests get it, unless it, or everything (`is_old`), may
+    /// have changed meanwhile: then it has to be queued again. `is_old` is asked under the lock: a request that joins
+    /// after a change of everything is never answered by an earlier reading.
+    pub(super) fn land(
+        &self,
+        key: &K,
+        entry: &Entry<V>,
+        is_old: impl FnOnce() -> bool,
+        remember: impl FnOnce(),
+    ) -> bool {
         let mut flights = self.lock();
         if let Some(flight) = flights.get_mut(key)
-            && flight.tainted
+            && (flight.tainted || is_old())
         {
             flight.is_taken = false;
             return false;
@@ -192,10 +199,13 @@ mod tests {
         flights.taint(&1, || {});
         let entry = Entry { value: Some("member"), read_at: Duration::ZERO, epoch: 0 };
         let mut is_remembered = false;
-        assert!(!flights.land(&1, &entry, || is_remembered = true));
+        assert!(!flights.land(&1, &entry, || false, || is_remembered = true));
         assert!(!is_remembered, "a value from before the change");
         flights.depart(&[1]);
-        assert!(flights.land(&1, &entry, || is_remembered = true));
+        assert!(!flights.land(&1, &entry, || true, || is_remembered = true));
+        assert!(!is_remembered, "a value from before a change of everything");
+        flights.depart(&[1]);
+        assert!(flights.land(&1, &entry, || false, || is_remembered = true));
         assert!(is_remembered);
     }
 
@@ -220,10 +230,10 @@ mod tests {
         assert!(flights.take(&1) && !flights.take(&1));
         flights.taint(&1, || {});
         let entry = Entry { value: Some("member"), read_at: Duration::ZERO, epoch: 0 };
-        assert!(!flights.land(&1, &entry, || {}));
+        assert!(!flights.land(&1, &entry, || false, || {}));
         assert!(flights.take(&1), "it is queued again after a change");
         flights.depart(&[1]);
-        assert!(flights.land(&1, &entry, || {}));
+        assert!(flights.land(&1, &entry, || false, || {}));
         assert!(!flights.take(&1));
     }
 

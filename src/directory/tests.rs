@@ -439,7 +439,7 @@ async fn a_key_for_which_nobody_waits_any_more_is_not_read() {
     assert_eq!(*scene.table.queries.lock().unwrap(), [[0], [5000]]);
 }
 
-// A request with a value waits for a second. Whoever comes later gets the new one, however slow the database is.
+// A request with a value waits for a second. A later request gets the new one, however slow the database is.
 #[tokio::test(start_paused = true)]
 async fn a_known_key_is_read_although_nobody_waits_any_more() {
     let scene = scene();

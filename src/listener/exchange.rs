@@ -414,7 +414,7 @@ mod tests {
         quiet.and_then(|(since, quiet)| (quiet == Quiet::NotReading).then_some(since))
     }
 
-    // Whoever takes bytes is a slow reader; whose streams are reset has taken none.
+    // A client that takes bytes is a slow reader; one whose streams are reset has taken none.
     #[tokio::test(start_paused = true)]
     async fn only_bytes_that_are_taken_are_progress() {
         let (activity, began) = (activity(), Instant::now());

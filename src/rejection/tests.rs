@@ -266,7 +266,7 @@ fn a_moment_that_many_wait_for_is_spread() {
             assert_eq!(retry_after(&rejection, audience), [8, 9, 10].into(), "{rejection:?}");
         }
     }
-    // A rate is not ours to blame, and whoever comes before it has room is refused again.
+    // A rate is not ours to blame, and a sender that comes before it has room is refused again.
     let rate = Rejection::Limited(LimitError::Bytes { whose, retry_after: moment });
     assert_eq!(retry_after(&rate, Audience::OtlpSender), [8, 9, 10].into());
 }

@@ -3,7 +3,6 @@
 
 use sqlx::Row as _;
 
-use super::queries::Queries;
 use super::{Store, StoreError, queries};
 use crate::config::{DatabaseConfig, TablesRead};
 
@@ -106,35 +105,6 @@ const NEEDS: [Need; 23] = [
 ];
 
 impl Store {
-    /// Why banned users do not lose access with their sessions, although the database has bans, and what to do; none
-    /// if they do, or if sessions are not checked. Known once the store is checked.
-    pub fn unseen_bans(&self) -> Option<String> {
-        let checked = self.0.checked.get()?;
-        checked.queries.unseen_bans().map(str::to_owned)
-    }
-
-    /// Sees that the role of this store, which was checked, may read bans if another one reads them. That one would
-    /// be refused every look-up of sessions with this login. One that was not checked yet finds out by itself.
-    pub fn check_bans_like(&self, other: &Self) -> Result<(), StoreError> {
-        let reads_bans =
-            |store: &Self| store.0.checked.get().map(|checked| checked.queries.reads_bans());
-        if reads_bans(other) != Some(true) || reads_bans(self) != Some(false) {
-            return Ok(());
-        }
-        let why = self.unseen_bans().unwrap_or_else(|| "auth.users has none".to_owned());
-        Err(StoreError::Unfit(format!("the role sees no bans, and the one in use does; {why}")))
-    }
-
-    /// After a look-up of sessions with bans was refused: the right to see them may have been taken away, or tables
-    /// are changed. If it is that, sessions are looked up without bans from the next time on.
-    pub(super) async fn check_bans_again(&self, queries: &Queries) {
-        let Ok(mut connection) = self.0.server.acquire(&self.0.lookups).await else { return };
-        if let Err(error) = queries::check_bans_again(&mut connection, queries).await {
-            // The look-up fails with what is wrong, and the next one comes here again.
-            tracing::debug!(%error, "Bans not checked");
-        }
-    }
-
     /// Sees that the role may do in our tables what is done there. All that is missing is told at once.
     pub async fn check_privileges(&self) -> Result<(), StoreError> {
         let store = self.clone();

@@ -7,23 +7,17 @@
 //! A value that cannot be cast fails its whole query. Who asks by keys asks again with fewer of them
 //! (`directory`, `rules`); revocations, which are read whole, are then read as texts.
 
-use std::time::Duration;
-
-use parking_lot::Mutex;
 use sqlx::{
     AssertSqlSafe, Column as _, Executor as _, PgConnection, Row as _, SqlSafeStr as _,
     Statement as _, TypeInfo as _,
 };
 
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::alert_rule_versions::{IS_PLAIN_TABLE, rule_versions};
+use super::bans::{Bans, SESSIONS, SESSIONS_UNLESS_BANNED};
 use super::{StoreError, is_data_exception, moment};
 use crate::config::{DatabaseConfig, QueriesConfig, TablesRead};
-
-/// How often bans that were lost are asked for.
-const ASK_FOR_BANS: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
@@ -44,47 +38,25 @@ pub(super) struct Queries {
     /// In the order of [`Lookup`].
     all: [String; LOOKUPS.len()],
     revocations_as_texts: String,
-    /// Sessions of banned users, too; none if bans were not read when this was checked.
-    sessions_without_bans: Option<String>,
-    /// When bans that were read and cannot be any more were last asked for.
-    bans_lost: Mutex<Option<Instant>>,
-    /// Why bans that there are were not seen when this was checked, and what to do.
-    unseen_bans: Option<String>,
+    bans: Bans,
     /// None if rules have no versions.
     rule_versions: Option<String>,
 }
 
 impl Queries {
     pub(super) fn of(&self, lookup: Lookup) -> &str {
-        match &self.sessions_without_bans {
-            Some(without) if lookup == Lookup::Session && !self.reads_bans() => without,
-            _ => &self.all[lookup as usize],
-        }
+        let sessions = self.bans.instead().filter(|_| lookup == Lookup::Session);
+        sessions.unwrap_or(&self.all[lookup as usize])
     }
 
-    /// Whether banned users' sessions are left out by our own query.
-    pub(super) fn reads_bans(&self) -> bool {
-        self.sessions_without_bans.is_some() && self.bans_lost.lock().is_none()
-    }
-
-    /// Whether it is time to see whether bans that were lost can be read again. Said to one who asks.
-    pub(super) fn is_to_ask_for_bans(&self) -> bool {
-        let mut lost = self.bans_lost.lock();
-        let is_due = lost.is_some_and(|asked| asked.elapsed() >= ASK_FOR_BANS);
-        if is_due {
-            *lost = Some(Instant::now());
-        }
-        is_due
+    /// Whether banned users' sessions are looked up.
+    pub(super) fn bans(&self) -> &Bans {
+        &self.bans
     }
 
     /// The revocations with all columns as texts.
     pub(super) fn revocations_as_texts(&self) -> &str {
         &self.revocations_as_texts
-    }
-
-    /// Why bans that there are were not seen when this was checked, and what to do.
-    pub(super) fn unseen_bans(&self) -> Option<&str> {
-        self.unseen_bans.as_deref()
     }
 
     /// The versions of rules and statuses; none if the rules are not in a table of ours.
@@ -304,15 +276,6 @@ const LOOKUPS: [Wanted; 9] = [
     },
 ];
 
-const SESSIONS: &str = "select id from auth.sessions where id = any($1) \
-                        and (not_after is null or not_after > now())";
-/// A ban ends no session, and prevents only that its tokens are renewed.
-const SESSIONS_UNLESS_BANNED: &str = "\
-    select id from auth.sessions as session where id = any($1) \
-    and (not_after is null or not_after > now()) \
-    and not exists (select from auth.users as banned \
-        where banned.id = session.user_id and banned.banned_until > now())";
-
 /// Channels with their secrets, which stand in a table of their own. A mask of the row whose secret is not
 /// stored stays: so a secret that is lost is told from one that was never there.
 fn own_channels(schema: &str) -> String {
@@ -398,17 +361,12 @@ pub(super) async fn check(
             query
         } else if wanted.lookup == Lookup::Session && config.queries.session.is_none() {
             // First: if this is refused, that is what is wrong, and not bans.
-            let wrapped = wrap(connection, wanted, SESSIONS).await?;
-            match Bans::read(connection).await? {
-                Bans::Seen => {
-                    queries.sessions_without_bans = Some(wrapped);
-                    wrap(connection, wanted, SESSIONS_UNLESS_BANNED).await?
-                }
-                bans => {
-                    bans.log();
-                    queries.unseen_bans = bans.remedy();
-                    wrapped
-                }
+            let all = wrap(connection, wanted, SESSIONS).await?;
+            queries.bans = Bans::find(connection, all.clone()).await?;
+            if queries.bans.are_read() {
+                wrap(connection, wanted, SESSIONS_UNLESS_BANNED).await?
+            } else {
+                all
             }
         } else {
             wrap(connection, wanted, &query).await?
@@ -490,120 +448,6 @@ async fn check_visible(
             "row-level security hides rows of {table} from the role {us}; connect as the table's \
              owner, or: alter role {us} bypassrls"
         )));
-    }
-    Ok(())
-}
-
-/// Whether the role sees who is banned.
-enum Bans {
-    Seen,
-    /// There are none: the tables are not Supabase's, or are from before it had bans. Why the query cannot be run.
-    Absent(String),
-    /// Roles that were set up before bans were looked at may not see them.
-    Hidden {
-        problem: String,
-        /// What the role lacks, if that is why.
-        grant: Option<String>,
-    },
-}
-
-impl Bans {
-    /// To be asked when the sessions themselves can be read.
-    async fn read(connection: &mut PgConnection) -> Result<Self, StoreError> {
-        // A schema, a table, a column or an operator between its types that does not exist.
-        const ABSENT: [&str; 4] = ["3F000", "42P01", "42703", "42883"];
-        const INSUFFICIENT_PRIVILEGE: &str = "42501";
-        let asked = sqlx::query(SESSIONS_UNLESS_BANNED).bind(Vec::<Uuid>::new());
-        let Err(error) = asked.persistent(false).fetch_all(&mut *connection).await else {
-            return Ok(Self::Seen);
-        };
-        let Some(database) = error.as_database_error() else { return Err(error.into()) };
-        let (code, problem) = (database.code(), database.message().to_owned());
-        match code.as_deref() {
-            // XX: an error within the server, or of a pooler.
-            code if is_passing(code) || code.is_some_and(|code| code.starts_with("XX")) => {
-                Err(error.into())
-            }
-            Some(code) if ABSENT.contains(&code) => Ok(Self::Absent(problem)),
-            Some(INSUFFICIENT_PRIVILEGE) => {
-                Ok(Self::Hidden { problem, grant: missing_grant(connection).await? })
-            }
-            _ => Ok(Self::Hidden { problem, grant: None }),
-        }
-    }
-
-    /// What an operator is to do, for a message.
-    fn remedy(&self) -> Option<String> {
-        match self {
-            Self::Seen | Self::Absent(_) => None,
-            Self::Hidden { grant: Some(grant), .. } => Some(format!("run: {grant}")),
-            Self::Hidden { problem, grant: None } => {
-                Some(format!("auth.users cannot be read: {problem}"))
-            }
-        }
-    }
-
-    fn log(&self) {
-        match self {
-            Self::Absent(reason) => tracing::info!(reason, "The database has no bans of users"),
-            Self::Seen | Self::Hidden { .. } => self.log_lost(),
-        }
-    }
-
-    /// Where there were bans before, that there are none is a fault, too.
-    fn log_lost(&self) {
-        let (reason, grant) = match self {
-            Self::Seen => return,
-            Self::Absent(problem) => (problem, None),
-            Self::Hidden { problem, grant } => (problem, grant.as_ref()),
-        };
-        tracing::warn!(
-            reason,
-            grant,
-            "Bans are not seen: a banned user keeps access until the session or the token ends"
-        );
-    }
-}
-
-/// What the role must be granted to see bans. None if it has these rights and is refused all the same, such as by
-/// row-level security.
-async fn missing_grant(connection: &mut PgConnection) -> Result<Option<String>, StoreError> {
-    let sql = "select quote_ident(current_user) as us, \
-               has_column_privilege(to_regclass('auth.users'), 'id', 'select') \
-                   and has_column_privilege(to_regclass('auth.users'), 'banned_until', 'select') as may_read_users, \
-               has_column_privilege(to_regclass('auth.sessions'), 'user_id', 'select') as may_read_sessions";
-    let row = sqlx::query(sql).persistent(false).fetch_one(connection).await?;
-    let us: String = row.try_get("us")?;
-    // Null where there is no such table.
-    let lacks =
-        |right: &str| Ok::<_, sqlx::Error>(row.try_get::<Option<bool>, _>(right)? == Some(false));
-    let mut grants = Vec::new();
-    if lacks("may_read_sessions")? {
-        grants.push(format!("grant select (user_id) on auth.sessions to {us}"));
-    }
-    if lacks("may_read_users")? {
-        grants.push(format!("grant select (id, banned_until) on auth.users to {us}"));
-    }
-    Ok((!grants.is_empty()).then(|| grants.join("; ")))
-}
-
-/// Sees whether bans that were read can still be read. If only they cannot be, sessions are looked up without them:
-/// it would end the access of all users otherwise, and not only of those who are banned.
-pub(super) async fn check_bans_again(
-    connection: &mut PgConnection,
-    queries: &Queries,
-) -> Result<(), StoreError> {
-    let Some(without) = &queries.sessions_without_bans else { return Ok(()) };
-    let asked = sqlx::query(AssertSqlSafe(without.clone())).bind(Vec::<Uuid>::new());
-    asked.persistent(false).fetch_all(&mut *connection).await?;
-    let bans = Bans::read(connection).await?;
-    let mut lost = queries.bans_lost.lock();
-    if matches!(bans, Bans::Seen) {
-        if lost.take().is_some() {
-            tracing::info!("Bans are seen again");
-        }
-    } else if lost.replace(Instant::now()).is_none() {
-        bans.log_lost();
     }
     Ok(())
 }

@@ -186,7 +186,7 @@ async fn an_answer_that_is_not_read_keeps_its_slot() {
     }
     let refused = admin.get(&small).await;
     assert!(refused.status == 503 && refused.text.contains(OVERLOADED), "{refused:?}");
-    // Another organisation, and whoever revokes, do not wait for these.
+    // Another organisation, and a revocation, do not wait for these.
     let of_other = other.get(&format!("/admin/organisations/{b}/device-keys")).await;
     assert_eq!(of_other.status, 200, "{of_other:?}");
     let key = format!("{path}/{}", one["device_keys"][0]["id"].as_str().unwrap());

@@ -361,7 +361,7 @@ fn an_ended_event_that_has_lost_its_starts_is_still_the_same_one() {
     assert_eq!(*expired.rows.keys().next().unwrap(), id);
 }
 
-// Seen: an event that was written just after its organisation was deleted stayed for whoever got the same identifier.
+// Seen: an event that was written just after its organisation was deleted stayed for the next one of the same identifier.
 #[test]
 fn nothing_begins_in_an_organisation_that_is_absent_or_leaving() {
     let mut table = table(&[Report::firing(0, 0)]);

@@ -53,7 +53,7 @@ async fn fetched_from(answers: Vec<Option<String>>) -> Arc<KeySource> {
                 None => hanging.push(socket),
             }
         }
-        // Whoever asks for more hangs as well.
+        // A further request hangs as well.
         std::future::pending::<()>().await;
     });
     let source = KeySource::new(Some(config(&url)), Arc::new(Metrics::register()));

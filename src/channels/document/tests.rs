@@ -19,13 +19,7 @@ fn operator() -> Operator {
         )
         .ok(),
         email: Some(relay),
-        pagerduty_url: None,
-        opsgenie_url: None,
-        telegram_url: None,
-        allow_private_targets: false,
-        min_group_interval: std::time::Duration::from_secs(10),
-        max_channels: 100,
-        max_routes: 200,
+        ..crate::channels::tests::operator()
     }
 }
 

@@ -8,7 +8,7 @@ use proptest::collection::btree_set;
 use proptest::prelude::*;
 
 use super::*;
-use crate::channels::tests::{acme, channel_row, route_row};
+use crate::channels::tests::{acme, channel_row, operator, route_row};
 use crate::config::Secret;
 
 /// A Mimir of one tenant.
@@ -106,20 +106,6 @@ impl World for Model {
         *self.stored.lock() = None;
         self.written.lock().push(String::new());
         Ok(())
-    }
-}
-
-fn operator() -> Operator {
-    Operator {
-        dashboard_url: None,
-        email: None,
-        pagerduty_url: None,
-        opsgenie_url: None,
-        telegram_url: None,
-        allow_private_targets: false,
-        min_group_interval: std::time::Duration::from_secs(10),
-        max_channels: 100,
-        max_routes: 200,
     }
 }
 

@@ -7,17 +7,7 @@ use super::*;
 use crate::config::Secret;
 
 fn operator() -> Operator {
-    Operator {
-        dashboard_url: None,
-        email: None,
-        pagerduty_url: None,
-        opsgenie_url: None,
-        telegram_url: None,
-        allow_private_targets: false,
-        min_group_interval: Duration::from_secs(10),
-        max_channels: 3,
-        max_routes: 2,
-    }
+    Operator { max_channels: 3, max_routes: 2, ..crate::channels::tests::operator() }
 }
 
 fn organisation() -> OrganisationId {

@@ -365,7 +365,7 @@ fn a_connection_of_which_no_stream_is_read_is_quiet() {
     assert_eq!(quiet(&case), Some((20, Quiet::NoRequest)));
 }
 
-// Over one connection some streams may send while others are not read. Whoever is refused may send for five seconds
+// Over one connection some streams may send while others are not read. A client that is refused may send for five seconds
 // more, as often as they like.
 #[test]
 fn a_body_keeps_a_connection_that_is_not_read_unless_it_is_thrown_away() {
