@@ -22,6 +22,7 @@ mod proxy_header;
 mod resting;
 mod socket;
 mod tls;
+mod unsent;
 mod watch;
 mod workers;
 

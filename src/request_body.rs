@@ -251,12 +251,27 @@ impl Transfer {
         let waiting = source.waiting_since.map_or(Duration::ZERO, |since| since.elapsed());
         // While a body was read ahead, Mimir did not wait for it.
         let has_waited = source.waited.saturating_sub(source.waited_ahead) + waiting >= SLOW;
-        match (source.client.is_some(), has_waited) {
-            (true, true) => Pace::Awaited,
-            (true, false) => Pace::Unfinished,
-            (false, true) => Pace::Slow,
-            (false, false) => Pace::Quick,
+        match (self.has_come(&source), has_waited) {
+            (false, true) => Pace::Awaited,
+            (false, false) => Pace::Unfinished,
+            (true, true) => Pace::Slow,
+            (true, false) => Pace::Quick,
         }
+    }
+
+    /// Whether all of it has come. Over HTTP/2 the end of a body of a known length may come after its last byte, and
+    /// is not waited for: no other byte can come.
+    fn has_come(&self, source: &Source) -> bool {
+        let has_length = |length: u64| length > 0 && length == self.received.get();
+        source.client.is_none() || self.hint.exact().is_some_and(has_length)
+    }
+
+    /// Whether a turn that has passed on so many pieces has passed on all of them.
+    fn is_at_end(&self, source: &Source, pieces: usize) -> bool {
+        let replayed = source.kept.as_ref().is_none_or(|kept| kept.piece(pieces).is_none());
+        replayed
+            && source.ahead.frames.is_empty()
+            && (self.has_come(source) || source.client.as_ref().is_none_or(Body::is_end_stream))
     }
 
     /// Why the body failed, if it did.
@@ -293,7 +308,7 @@ impl Transfer {
             None => source.kept = None,
         }
         // With a known length the last piece is the end: there is no further poll.
-        if source.client.is_none() && source.ahead.frames.is_empty() {
+        if self.has_come(source) && source.ahead.frames.is_empty() {
             self.complete.store(true, Ordering::Relaxed);
         }
         Poll::Ready(Some(Ok(frame)))
@@ -324,6 +339,9 @@ impl Transfer {
         }
         let mut frame = match frame {
             None => {
+                if source.client.as_ref().is_some_and(ClientBody::is_cut_off) {
+                    return self.fail(BodyError::Incomplete);
+                }
                 self.note_piece();
                 source.end();
                 return Poll::Ready(None);
@@ -369,13 +387,6 @@ impl Source {
         let timeout = limits.idle.min(limits.total.saturating_sub(self.waited));
         let deadline = since + timeout;
         self.timer.is_past(deadline, cx)
-    }
-
-    fn is_at_end(&self, pieces: usize) -> bool {
-        let replayed = self.kept.as_ref().is_none_or(|kept| kept.piece(pieces).is_none());
-        replayed
-            && self.ahead.frames.is_empty()
-            && self.client.as_ref().is_none_or(Body::is_end_stream)
     }
 }
 
@@ -508,7 +519,7 @@ impl RequestBody {
         let mut room = Some(room);
         poll_fn(|cx| {
             let mut source = transfer.source();
-            while source.client.is_some() && source.ahead.cost < source.ahead.most(most) {
+            while !transfer.has_come(&source) && source.ahead.cost < source.ahead.most(most) {
                 let frame = match transfer.poll_client(&mut source, cx) {
                     Poll::Ready(Some(Ok(frame))) => frame,
                     Poll::Ready(Some(Err(fault))) => return Poll::Ready(Err(fault)),
@@ -581,7 +592,7 @@ impl Body for RequestBody {
         // From the replay buffer as far as it goes, then from the client.
         let replayed = source.kept.as_ref().and_then(|kept| kept.piece(this.pieces)).cloned();
         let polled = if let Some(piece) = replayed {
-            if source.is_at_end(this.pieces + 1) {
+            if transfer.is_at_end(&source, this.pieces + 1) {
                 transfer.complete.store(true, Ordering::Relaxed);
             }
             Poll::Ready(Some(Ok(Frame::data(piece))))
@@ -596,7 +607,9 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.transfer.as_ref().is_none_or(|transfer| transfer.source().is_at_end(self.pieces))
+        self.transfer
+            .as_ref()
+            .is_none_or(|transfer| transfer.is_at_end(&transfer.source(), self.pieces))
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -300,11 +300,13 @@ impl Store {
         let store = self.clone();
         self.run(async move {
             let queries = store.queries().await?;
-            let sql = sql(queries);
+            let mut sql = sql(queries);
             let is_of_sessions = sql == queries.of(Lookup::Session);
             let bans = queries.bans();
             if is_of_sessions && bans.is_to_ask_again() {
                 store.ask_for_bans_again(bans).await;
+                // With bans, if they are seen again.
+                queries.of(Lookup::Session).clone_into(&mut sql);
             }
             let reads_bans = is_of_sessions && bans.are_read();
             let rows = store.rows(&store.0.lookups, bind(statement(sql))).await;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, header, request::Parts};
+use http::{Request, Version, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -39,6 +39,7 @@ pub enum NextPiece {
 pub struct ClientBody {
     /// Some until this is dropped.
     incoming: Option<Incoming>,
+    is_http2: bool,
     held: Option<UntilBodyEnds>,
     /// `Expect: 100-continue`: the client sends only when it is asked to, which the first poll
     /// does.
@@ -54,7 +55,16 @@ impl ClientBody {
         let (mut parts, incoming) = request.into_parts();
         let held = parts.extensions.remove();
         let waits_to_be_asked = parts.headers.contains_key(header::EXPECT);
-        (parts, Self { incoming: Some(incoming), held, waits_to_be_asked })
+        let is_http2 = parts.version == Version::HTTP_2;
+        (parts, Self { incoming: Some(incoming), is_http2, held, waits_to_be_asked })
+    }
+
+    /// Whether a body that had no further frame was cut off even so: hyper takes a stream that is reset with
+    /// `NO_ERROR`, as Envoy does if its own client is gone, for one that has ended. (It means that a server which
+    /// resets like this has answered early: RFC 9113, 8.1.)
+    pub fn is_cut_off(&self) -> bool {
+        // Of chunks over HTTP/1.1 hyper never says that they are at their end.
+        self.is_http2 && !self.is_end_stream()
     }
 
     fn note(&self, next: NextPiece) {

@@ -31,6 +31,7 @@ use super::proxy_header::{self, ProxyHeader};
 use super::resting::{FAREWELL, Resting, Woken};
 use super::socket::{Protocol, Socket, protocol_of, read_first};
 use super::tls::{self, Session};
+use super::unsent::{Unsent, WidePlaces};
 use super::watch::{Action, Watch};
 use super::workers::{Doors, Handed};
 use crate::config::ListenConfig;
@@ -48,6 +49,7 @@ pub(super) struct Surroundings {
     pub(super) closing: CancellationToken,
     pub(super) doors: Doors,
     handshakes: Handshakes,
+    wide_places: Arc<WidePlaces>,
 }
 
 /// What one configuration makes of a worker.
@@ -59,7 +61,8 @@ pub(super) struct Front {
 impl Surroundings {
     pub(super) fn new(front: Front, closing: CancellationToken, doors: Doors) -> Self {
         let front = ArcSwap::from_pointee(front);
-        Self { front, closing, doors, handshakes: Handshakes::default() }
+        let (handshakes, wide_places) = <(Handshakes, Arc<WidePlaces>)>::default();
+        Self { front, closing, doors, handshakes, wide_places }
     }
 
     /// The current one. Whoever asks keeps it for as long as it serves a request.
@@ -104,9 +107,9 @@ impl Connection {
     }
 
     /// hyper's half of the socket.
-    fn socket(&self, first: Bytes, activity: &Arc<Activity>) -> Socket {
+    fn socket(&self, first: Bytes, activity: &Arc<Activity>, places: &Arc<WidePlaces>) -> Socket {
         let (stream, activity) = (Arc::clone(&self.stream), Arc::clone(activity));
-        Socket::new(stream, first, activity, self.tls.clone())
+        Socket::new(stream, first, activity, self.tls.clone(), Unsent::new(places))
     }
 
     /// The other one.
@@ -346,7 +349,7 @@ async fn http1(
     counted.tracker().serves(&activity);
     let front = around.front();
     let watch = connection.watch(&activity, Timeouts::of(&front.config));
-    let socket = connection.socket(resumed.bytes, &activity);
+    let socket = connection.socket(resumed.bytes, &activity, &around.wide_places);
     let service = service_fn(|request| {
         let (response, exchange) = answer(request, client, around, &activity);
         let activity = Arc::clone(&activity);
@@ -386,7 +389,7 @@ async fn http2(
     let front = around.front();
     let timeouts = Timeouts::of(&front.config);
     let watch = connection.watch(&activity, timeouts);
-    let outbox = Outbox::new(connection.socket(resumed.bytes, &activity));
+    let outbox = Outbox::new(connection.socket(resumed.bytes, &activity, &around.wide_places));
     let metrics = Arc::clone(&front.pipeline.outlets.metrics);
     let streams = Streams::new(Arc::clone(&activity), timeouts.write, metrics);
     let service = service_fn(|request| {

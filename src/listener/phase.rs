@@ -288,12 +288,13 @@ impl Phase {
         self.discarded -= 1;
     }
 
-    /// The socket took bytes.
-    pub(super) fn wrote(&mut self, now: impl FnOnce() -> Instant) {
+    /// The socket took bytes. Returns how long it had taken none, if it was asked to.
+    pub(super) fn wrote(&mut self, now: impl FnOnce() -> Instant) -> Option<Duration> {
         self.has_answered = true;
-        if self.blocked_since.take().is_some() {
-            self.unblocked_at = Some(now());
-        }
+        let since = self.blocked_since.take()?;
+        let now = now();
+        self.unblocked_at = Some(now);
+        Some(now.saturating_duration_since(since))
     }
 
     /// Counts written bytes.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::activity::Activity;
 use super::tls::Session;
+use super::unsent::{self, Unsent};
 use crate::net::{self, Detached, TcpStream};
 
 /// hyper's half of the socket; the other is its [`Watch`](super::watch::Watch)'s.
@@ -23,6 +24,7 @@ pub(super) struct Socket {
     prefix: Bytes,
     activity: Arc<Activity>,
     tls: Option<Arc<Session>>,
+    unsent: Unsent,
 }
 
 impl Socket {
@@ -31,11 +33,12 @@ impl Socket {
         prefix: Bytes,
         activity: Arc<Activity>,
         tls: Option<Arc<Session>>,
+        unsent: Unsent,
     ) -> Self {
         if let Some(session) = &tls {
             session.resume(&stream, &activity);
         }
-        Self { stream, prefix, activity, tls }
+        Self { stream, prefix, activity, tls, unsent }
     }
 
     /// Ends without `close_notify`: the session goes on.
@@ -46,16 +49,21 @@ impl Socket {
     }
 
     fn poll_write_with(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         length: usize,
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         let blocked = || self.activity.phase().blocked(Instant::now);
         let count = ready!(poll_write_of(&self.stream, cx, length, write, blocked))?;
-        let mut phase = self.activity.phase();
-        phase.wrote(Instant::now);
-        phase.sent(count);
+        let waited = {
+            let mut phase = self.activity.phase();
+            phase.sent(count);
+            phase.wrote(Instant::now)
+        };
+        if let Some(waited) = waited {
+            self.unsent.took(&self.stream, count, waited);
+        }
         Poll::Ready(Ok(count))
     }
 
@@ -156,7 +164,7 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
@@ -167,7 +175,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
@@ -199,6 +207,7 @@ impl AsyncWrite for Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
+        self.unsent.narrow(&self.stream);
         // HTTP/1.0 ends a body by closing: only a reset tells a cut-off answer from a complete one. It
         // also drops unread bytes, which the kernel would otherwise keep for long.
         if self.activity.is_broken() {
@@ -209,18 +218,13 @@ impl Drop for Socket {
     }
 }
 
-/// How much of an answer the kernel keeps for a client that it has not sent yet. What is on its way is
-/// not counted, so this bounds no line's speed; without it the kernel's buffer grows to megabytes
-/// for each client that does not read, and keeps them after the connection is closed.
-const MOST_UNSENT_BYTES: u32 = 128 << 10;
-
 /// Sets how the kernel treats a client's socket. `unacknowledged` is how long data that the client does
 /// not acknowledge, or has no room for, stays in the kernel, also after the connection is closed. It is
 /// longer than every deadline of ours, so that those decide while the connection is open.
 pub(super) fn prepare(socket: &Detached, unacknowledged: Duration) -> io::Result<()> {
     socket.set_nodelay(true)?;
     // Old kernels and sandboxes lack these; the connection works all the same.
-    let _ = net::limit_unsent(socket, MOST_UNSENT_BYTES);
+    let _ = net::limit_unsent(socket, unsent::MOST_BYTES);
     let _ = net::time_out_unacknowledged(socket, unacknowledged);
     Ok(())
 }

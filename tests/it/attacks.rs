@@ -31,7 +31,11 @@ struct Target {
 const EVERY_LINE: (&str, &str) = ("log.unserved_per_second", "0");
 
 async fn target(settings: &[(&str, &str)]) -> Target {
-    let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
+    target_before(Upstream::start(ok).await, settings).await
+}
+
+async fn target_before(upstream: Upstream, settings: &[(&str, &str)]) -> Target {
+    let issuer = Issuer::start().await;
     let options = ProxyOptions::new(&issuer.url(), &upstream.url()).set(EVERY_LINE.0, EVERY_LINE.1);
     let options = settings.iter().fold(options, |options, (key, value)| options.set(key, value));
     let proxy = options.start().await;

@@ -147,7 +147,7 @@ impl AlertmanagerClient {
                 if is_trial_passed(&message) {
                     return Ok(Checked::Valid);
                 }
-                Err(read_refusal(&redact(message)))
+                Err(read_refusal(&message, redactor))
             }
             StatusCode::NOT_FOUND => Err(AlertmanagerError::NotEnabled),
             StatusCode::PAYLOAD_TOO_LARGE => {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::redactor::Redactor;
 use crate::mimir::{ExchangeError, Retriable};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,13 +55,14 @@ pub(super) const VALIDATION: &str = "error validating Alertmanager config: ";
 const UNMARSHAL: &str = "yaml: unmarshal errors:";
 const TOO_BIG: &str = "Alertmanager configuration is too big, limit: ";
 
-/// What a 400 says.
-pub(super) fn read_refusal(text: &str) -> AlertmanagerError {
+/// What a 400 says. Its words may repeat secrets, and a limit is looked for before they are masked.
+pub(super) fn read_refusal(text: &str, redactor: &Redactor) -> AlertmanagerError {
     let limit = text.strip_prefix(TOO_BIG).and_then(|rest| rest.strip_suffix(" bytes"));
     if let Some(limit) = limit.and_then(|limit| limit.parse().ok()) {
         return AlertmanagerError::TooBig(limit);
     }
-    AlertmanagerError::Refused(without_positions(text.strip_prefix(VALIDATION).unwrap_or(text)))
+    let text = redactor.redact(text);
+    AlertmanagerError::Refused(without_positions(text.strip_prefix(VALIDATION).unwrap_or(&text)))
 }
 
 /// A refusal in one line and without the lines of a document that its reader never sees.
@@ -94,13 +96,21 @@ mod tests {
             ("error validating Alertmanager config: yaml: line 7: did not find", "did not find"),
             ("something else", "something else"),
         ] {
-            assert_eq!(read_refusal(text), AlertmanagerError::Refused(expected.to_owned()));
+            let refusal = read_refusal(text, &Redactor::default());
+            assert_eq!(refusal, AlertmanagerError::Refused(expected.to_owned()));
         }
     }
 
     #[test]
     fn the_limit_of_a_size_is_read() {
         let text = "Alertmanager configuration is too big, limit: 4096 bytes";
-        assert_eq!(read_refusal(text), AlertmanagerError::TooBig(4096));
+        assert_eq!(read_refusal(text, &Redactor::default()), AlertmanagerError::TooBig(4096));
+        // Also where secrets hide it.
+        let secrets = "x".repeat(1 << 20);
+        for secrets in [secrets.as_str(), "Alertmanager"] {
+            let redactor = Redactor::new([secrets]);
+            assert_ne!(redactor.redact(text), text);
+            assert_eq!(read_refusal(text, &redactor), AlertmanagerError::TooBig(4096));
+        }
     }
 }

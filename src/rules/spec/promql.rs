@@ -8,8 +8,6 @@
 
 use promql_parser::parser::Expr;
 
-use crate::mimir::expression::Pattern;
-
 /// The longest expression that it gets. One of nothing but operators needs an eighth of a thread's 2 MiB
 /// and some tens of milliseconds, without optimisation.
 const MAX_BYTES: usize = 2_048;
@@ -20,21 +18,102 @@ const MAX_DIGITS: usize = 11;
 
 /// The local parser's complaint, if any; none for an expression that it does not get. Never refuse one for it.
 pub fn warn(expr: &str) -> Option<String> {
-    if expr.len() > MAX_BYTES || (has_pattern(expr) && is_costly(expr)) {
-        return None;
+    parse(&Plain::of(expr)?.expr).err()
+}
+
+/// Whether both are certainly one expression. Two that it cannot read, or that are long, may still be.
+pub(crate) fn are_same(one: &str, other: &str) -> bool {
+    let (Some(one), Some(other)) = (Plain::of(one), Plain::of(other)) else { return false };
+    if one.operators != other.operators {
+        return false;
     }
-    parse(expr).err()
+    let Ok(one) = parse(&one.expr) else { return false };
+    parse(&other.expr).is_ok_and(|other| one == other)
 }
 
-fn has_pattern(expr: &str) -> bool {
-    expr.contains("=~") || expr.contains("!~")
+/// An expression that the local parser can be given. Instead of patterns it has plain values: the parser compiles
+/// patterns without a bound (157 times `.{9999}` fit 2 KB and take more than a gigabyte), and by another syntax than
+/// Prometheus'.
+struct Plain {
+    expr: String,
+    /// What was replaced, and between what: one for each `=` and each operator of a pattern.
+    operators: Vec<Operator>,
 }
 
-/// Whether patterns may take the parser long: it compiles them, and a `\w` takes 45 KB, a counted repetition as much
-/// as if it were written out.
-fn is_costly(expr: &str) -> bool {
-    const MOST_WEIGHT: u64 = 2 * MAX_BYTES as u64;
-    expr.contains('\\') || Pattern::weight(expr) > MOST_WEIGHT
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Operator {
+    /// `=`, or a part of `==`, `!=`, `>=`, `<=`.
+    Equals,
+    Matches,
+    MatchesNot,
+}
+
+impl Plain {
+    /// None if it is too long, or if it may still have a pattern.
+    fn of(expr: &str) -> Option<Self> {
+        if expr.len() > MAX_BYTES {
+            return None;
+        }
+        let mut plain = Self { expr: String::with_capacity(expr.len()), operators: Vec::new() };
+        let mut rest = expr;
+        while let Some(at) = rest.find(['"', '\'', '`', '#', '=', '!']) {
+            let (before, found) = rest.split_at(at);
+            plain.expr.push_str(before);
+            rest = if found.starts_with('#') {
+                plain.take(found, found.find(['\n', '\r']).unwrap_or(found.len()))
+            } else if found.starts_with(['"', '\'', '`']) {
+                plain.take(found, string_length(found))
+            } else {
+                plain.operator(found)
+            };
+        }
+        plain.expr.push_str(rest);
+        let has_pattern = plain.expr.contains("=~") || plain.expr.contains("!~");
+        (!has_pattern).then_some(plain)
+    }
+
+    /// Takes the beginning of a text as it is, and returns the rest.
+    fn take<'a>(&mut self, text: &'a str, length: usize) -> &'a str {
+        let (taken, rest) = text.split_at(length);
+        self.expr.push_str(taken);
+        rest
+    }
+
+    /// Takes the `=` or `!` that a text begins with, and returns the rest. What stands in place of an operator is as
+    /// long: complaints tell positions. A matcher with an empty pattern still matches what it matched.
+    fn operator<'a>(&mut self, text: &'a str) -> &'a str {
+        let (operator, rest) = match (text.strip_prefix("=~"), text.strip_prefix("!~")) {
+            (Some(rest), _) => (Operator::Matches, rest),
+            (_, Some(rest)) => (Operator::MatchesNot, rest),
+            _ => {
+                if text.starts_with('=') {
+                    self.operators.push(Operator::Equals);
+                }
+                return self.take(text, 1);
+            }
+        };
+        self.operators.push(operator);
+        let is_empty =
+            ["\"\"", "''", "``"].iter().any(|empty| rest.trim_start().starts_with(empty));
+        let is_not = operator == Operator::MatchesNot && is_empty;
+        self.expr.push_str(if is_not { "!=" } else { "= " });
+        rest
+    }
+}
+
+/// The length of the string that a text begins with; of one without an end, the text's.
+fn string_length(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let mut at = 1;
+    while at < bytes.len() {
+        match bytes[at] {
+            // The local parser knows escapes in raw strings, too.
+            b'\\' => at += 2,
+            byte if byte == bytes[0] => return at + 1,
+            _ => at += 1,
+        }
+    }
+    text.len()
 }
 
 fn parse(expr: &str) -> Result<Expr, String> {
@@ -44,16 +123,6 @@ fn parse(expr: &str) -> Result<Expr, String> {
         return unreadable();
     }
     std::panic::catch_unwind(|| promql_parser::parser::parse(expr)).unwrap_or_else(|_| unreadable())
-}
-
-/// Whether both are certainly one expression. Two that it cannot read, or that are long, may still be; and those
-/// with patterns: 2 KB of `\w{150}` would take gigabytes.
-pub(crate) fn are_same(one: &str, other: &str) -> bool {
-    if one.len().max(other.len()) > MAX_BYTES || has_pattern(one) || has_pattern(other) {
-        return false;
-    }
-    let Ok(one) = parse(one) else { return false };
-    parse(other).is_ok_and(|other| one == other)
 }
 
 #[cfg(test)]
@@ -75,14 +144,24 @@ mod tests {
 
     // One row of 2 KB would take gigabytes: the parser compiles each pattern twice.
     #[test]
-    fn patterns_are_not_compiled_without_a_bound() {
-        let heavy = format!("x{{{}}} > 1", vec![r"a=~`\w{150}`"; 140].join(","));
-        assert!(heavy.len() <= MAX_BYTES);
-        assert!(!are_same(&heavy, &format!("{heavy} ")));
-        assert_eq!(warn(&heavy), None);
-        assert_eq!(warn(&format!("x{{a=~\"{}\"}}", "b{1000}".repeat(40))), None);
+    fn patterns_are_not_compiled() {
+        for pattern in [r"`\w{150}`", "\".{9999}\"", "'.{ 1000 }'", "\".{1,20000}\"", "\"(\""] {
+            for operator in ["=~", "!~", "=~ ", "!~\n"] {
+                let matcher = format!("a{operator}{pattern}");
+                let most = (MAX_BYTES - 16) / (matcher.len() + 1);
+                let heavy = format!("x{{b=\"\",{}}} > 1", vec![matcher; most].join(","));
+                let plain = Plain::of(&heavy).unwrap();
+                assert!(!plain.expr.contains('~') && plain.expr.len() == heavy.len(), "{heavy}");
+                assert!(warn(&heavy).is_none_or(|told| told.contains("escape")), "{heavy}");
+            }
+        }
+        // What looks like one to us may be none to the parser.
+        for unclear in ["a{b=~~\"c\"}", "label_replace(a, \"b\", \"=~\", \"c\", \"d\")", "a # b=~c"]
+        {
+            assert!(!are_same(unclear, unclear) || Plain::of(unclear).is_some(), "{unclear}");
+            assert!(Plain::of(unclear).is_none_or(|plain| !plain.expr.contains("=~")), "{unclear}");
+        }
         assert!(warn("x{a=~\"b\"} > > 1").is_some());
-        assert!(are_same("up==0", "up == 0") && !are_same("up==0", "up == 1"));
     }
 
     #[test]
@@ -90,6 +169,9 @@ mod tests {
         for expr in [
             "up == 0",
             "sum by (job) (rate(http_requests_total{code=~\"5..\"}[5m])) / 2 > 0.1",
+            "up{job!~\"a|\"}",
+            "up{job!~\"\"} == 0",
+            "{job!~ ''} == 0",
             "histogram_quantile(0.99, sum by (le) (rate(a_bucket[5m]))) > 1 # a comment",
             "absent(up{job=\"x\"}) or\n  vector(1)",
         ] {
@@ -102,12 +184,18 @@ mod tests {
         for (one, other) in [
             ("sum(rate(a[60s])) by (job)>1", "sum by (job) (rate(a[1m])) > 1"),
             ("up{job='x'} == 0 # down", "up{job=\"x\"} == 0"),
+            ("sum(a{b=~'c.*',d!~\"e\"}) by (f)>1", "sum by (f) (a{b=~\"c.*\",d!~\"e\"}) > 1"),
         ] {
             assert!(are_same(one, other), "{one}");
         }
         for (one, other) in [
             ("up == 0", "up == 1"),
             ("up == 0", "up != 0"),
+            ("a{b=~\"c\"}", "a{b=\"c\"}"),
+            ("a{b=~\"c\"}", "a{b!~\"c\"}"),
+            ("a{b=~\"c\",d=\"e\"}", "a{b=\"c\",d=~\"e\"}"),
+            ("a{b=~\"c\"} == b", "a{b=~\"d\"} == b"),
+            ("a{b=~\"c\"} > b{b=\"c\"}", "a{b=\"c\"} > b{b=~\"c\"}"),
             ("sum by (job) (a)", "sum without (job) (a)"),
             ("a[", "a["),
         ] {

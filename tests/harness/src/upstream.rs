@@ -45,11 +45,12 @@ pub struct Upstream {
     _tasks: JoinSet<()>,
 }
 
-/// How many connections are open.
+/// How many connections are open, and were.
 #[derive(Default)]
 struct Connections {
     now: AtomicUsize,
     most: AtomicUsize,
+    all: AtomicUsize,
 }
 
 /// One of them.
@@ -59,6 +60,7 @@ impl Open {
     fn new(connections: &Arc<Connections>) -> Self {
         let now = connections.now.fetch_add(1, Ordering::SeqCst) + 1;
         connections.most.fetch_max(now, Ordering::SeqCst);
+        connections.all.fetch_add(1, Ordering::SeqCst);
         Self(Arc::clone(connections))
     }
 }
@@ -138,6 +140,11 @@ impl Upstream {
     /// The most connections that were open at the same time.
     pub fn most_connections(&self) -> usize {
         self.connections.most.load(Ordering::SeqCst)
+    }
+
+    /// How many connections there have been.
+    pub fn all_connections(&self) -> usize {
+        self.connections.all.load(Ordering::SeqCst)
     }
 
     /// Begins to count the most connections again, with those that are open.

@@ -1,13 +1,16 @@
 //! HTTP/2 by hand.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use harness::ORG_A;
+use harness::{ORG_A, Upstream};
+use http_body_util::BodyExt as _;
 use tokio::net::TcpStream;
 
 use super::bodies::pour;
-use super::{QUERY, Target, target};
-use crate::deadlines::frames::{Frames, frame, literal, opening, status};
+use super::{QUERY, Target, target, target_before};
+use crate::deadlines::frames::{DATA, Frames, frame, literal, opening, status};
+use crate::support::responses::ok;
 
 const MIB: u64 = 1 << 20;
 const HEADERS: u8 = 1;
@@ -242,6 +245,102 @@ async fn a_client_that_acknowledges_no_goaway_holds_up_no_drain() {
     assert!(ended.is_some_and(|after| after < Duration::from_secs(10)), "{ended:?}");
     assert!(target.proxy.process.wait(Duration::from_secs(10)).is_some());
     assert!(target.proxy.process.log().contains("\"complete\":true"));
+}
+
+/// The head of a push, with a body to come.
+fn push(token: &str, path: &str, stream: u32, length: Option<usize>) -> Vec<u8> {
+    let length = length.map(|length| length.to_string());
+    let mut all = vec![
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "x"),
+        ("authorization", token),
+    ];
+    all.extend(length.as_deref().map(|length| ("content-length", length)));
+    frame(HEADERS, END_HEADERS, stream, &fields(&all))
+}
+
+/// A target whose upstream notes the length of each body that it has got whole.
+async fn target_of_bodies() -> (Target, Arc<Mutex<Vec<usize>>>) {
+    let whole: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let notes = Arc::clone(&whole);
+    let upstream = Upstream::start(move |mut received: harness::Received| {
+        let notes = Arc::clone(&notes);
+        async move {
+            let body = received.body.take();
+            if let Some(body) = body
+                && let Ok(body) = body.collect().await
+                && received.method == "POST"
+            {
+                notes.lock().unwrap().push(body.to_bytes().len());
+            }
+            ok(received).await
+        }
+    });
+    (target_before(upstream.await, &[]).await, whole)
+}
+
+// Envoy resets with NO_ERROR if its own client is gone, which hyper takes for the end of the body. A line of Influx that
+// is cut in its value is another value.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_whose_stream_is_reset_is_never_whole() {
+    let (target, whole) = target_of_bodies().await;
+    let token = token(&target);
+    let mut frames = Frames::new(TcpStream::connect(target.address()).await.unwrap());
+    frames.send(&opening(65_535)).await.unwrap();
+    let (mut streams, mut good) = ((1..).step_by(2), Vec::new());
+    for path in ["/api/v1/push/influx/write", "/api/v1/push", "/otlp/v1/metrics"] {
+        for (length, code) in [(None, 0), (Some(2_000), 0), (None, 8)] {
+            for pause in [None, Some(0), Some(1), Some(50)] {
+                // Mimir's connection is kept for the next one, which then waits for nothing.
+                let stream = streams.next().unwrap();
+                let head = push(&token, path, stream, None);
+                let end = frame(DATA, END_STREAM, stream, b"whole");
+                frames.send(&[head, end].concat()).await.unwrap();
+                assert_eq!(outcome(&mut frames, stream).await, Outcome::Refused(200));
+                good.push("whole".len());
+                let stream = streams.next().unwrap();
+                let head = push(&token, path, stream, length);
+                let data = frame(DATA, 0, stream, &[b'x'; 1_000]);
+                let reset = frame(RST_STREAM, 0, stream, &[0, 0, 0, code]);
+                let (now, later) = if pause.is_none() { (reset, vec![]) } else { (vec![], reset) };
+                frames.send(&[head, data, now].concat()).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(pause.unwrap_or(0))).await;
+                frames.send(&later).await.unwrap();
+            }
+        }
+    }
+    target.others_are_served().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(*whole.lock().unwrap(), good);
+}
+
+// Envoy says that a body has ended in an empty frame behind it. To wait for that is to wait for nothing, and not to is to
+// close a connection that Mimir would keep.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_a_known_length_ends_with_its_last_byte() {
+    let (target, whole) = target_of_bodies().await;
+    let mut frames = Frames::new(TcpStream::connect(target.address()).await.unwrap());
+    frames.send(&opening(65_535)).await.unwrap();
+    let (token, path) = (token(&target), "/api/v1/push");
+    for stream in (1..40).step_by(2) {
+        frames.send(&push(&token, path, stream, Some(30_000))).await.unwrap();
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            frames.send(&frame(DATA, 0, stream, &[b'x'; 10_000])).await.unwrap();
+        }
+        // Answered before the end, and with it.
+        if stream % 4 == 1 {
+            assert_eq!(outcome(&mut frames, stream).await, Outcome::Refused(200));
+            frames.send(&frame(DATA, END_STREAM, stream, &[])).await.unwrap();
+        } else {
+            frames.send(&frame(DATA, END_STREAM, stream, &[])).await.unwrap();
+            assert_eq!(outcome(&mut frames, stream).await, Outcome::Refused(200));
+        }
+    }
+    assert_eq!(*whole.lock().unwrap(), [30_000; 20]);
+    assert_eq!(target.upstream.all_connections(), 1);
 }
 
 #[derive(Debug, PartialEq, Eq)]
