@@ -332,7 +332,7 @@ impl Limits {
             }
         })?;
         self.check_memory(route)?;
-        let received = received.filter(|_| others.is_empty());
+        let others = others.into_iter().map(|other| other.charging(received.clone())).collect();
         let held = Held { _slot: first.charging(received), _others: others, _share: share };
         Ok(Permit { grant, hold: Hold(Box::new(held)) })
     }

@@ -22,7 +22,6 @@ mod proxy_header;
 mod resting;
 mod socket;
 mod tls;
-mod unsent;
 mod watch;
 mod workers;
 

@@ -28,7 +28,7 @@ use crate::console::Console;
 use crate::edge::{ClientBody, Cors, MAX_HEADERS, Page, REQUEST_ID, RequestId};
 use crate::forward::{ForwardFailure, Forwarded, Forwarder};
 use crate::limits::{Lag, Limits};
-use crate::mimir::{TENANT_HEADER, form};
+use crate::mimir::{TENANT_HEADER, form, remote_read};
 use crate::record::{ObservedBody, Outlets, Record, RequestOutcome};
 use crate::rejection::{Audience, Rejection};
 use crate::request_body::{BodyError, BodyLimits, RequestBody};
@@ -227,6 +227,11 @@ impl Pipeline {
         let permit = self.limits.admit(grant, body.received()).await?;
         drop(step);
 
+        // Rare, and so kept out of the size of every other request's future.
+        let body = match route.body {
+            BodyPolicy::RemoteRead => Box::pin(self.checked_read(route, body)).await?,
+            _ => body,
+        };
         let request = Request::from_parts(parts, body);
         if scope == Scope::AlertsWrite {
             let change = SilenceChange { id, client, route, permit, record };
@@ -307,6 +312,9 @@ impl Pipeline {
     /// Measures the expressions of the query string, and has those of a form in the body measured as
     /// it comes.
     fn measure(&self, route: &Route, parts: &Parts, body: &RequestBody) -> Result<(), Rejection> {
+        if route.surface == Surface::Alerts {
+            return Ok(form::check_patterns(parts.uri.query().unwrap_or_default())?);
+        }
         if !matches!(route.surface, Surface::Query | Surface::Rules) {
             return Ok(());
         }
@@ -319,6 +327,17 @@ impl Pipeline {
             body.measure_form(limits);
         }
         Ok(())
+    }
+
+    /// The body of a remote read, of which Mimir gets nothing before all of it is checked.
+    async fn checked_read(
+        &self,
+        route: &Route,
+        body: RequestBody,
+    ) -> Result<RequestBody, Rejection> {
+        let body = body.collect().await?.to_bytes();
+        remote_read::check(&body, &self.body_config.expressions)?;
+        Ok(RequestBody::replaced(body, self.body_limits(route)))
     }
 
     fn check_form(
@@ -341,7 +360,10 @@ impl Pipeline {
     fn body_limits(&self, route: &Route) -> BodyLimits {
         let bytes = match route.body {
             BodyPolicy::Empty => 0,
-            BodyPolicy::Form | BodyPolicy::RemoteRead => self.body_config.query_body_bytes,
+            BodyPolicy::Form => self.body_config.query_body_bytes,
+            BodyPolicy::RemoteRead => {
+                self.body_config.query_body_bytes.min(remote_read::MOST_BODY_BYTES)
+            }
             BodyPolicy::Push | BodyPolicy::Influx => self.body_config.push_body_bytes,
             BodyPolicy::Otlp => self.body_config.otlp_body_bytes,
             BodyPolicy::Silence => SILENCE_BODY_BYTES,

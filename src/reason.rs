@@ -66,8 +66,10 @@ pub enum Reason {
         message = "Check the client's line and what is between: the connection ended in the middle of a body."
     )]
     BodyIncomplete,
-    /// The framing of the body is malformed.
-    #[strum(message = "Correct the client, or what is between: it breaks the framing of HTTP.")]
+    /// The framing of the body is malformed, or a remote read is not one.
+    #[strum(
+        message = "Correct the client, or what is between: it breaks the framing of HTTP, or its remote read is no Snappy and protobuf."
+    )]
     BodyMalformed,
     /// The body came too slowly for Mimir, which gave up reading it.
     #[strum(
@@ -81,7 +83,8 @@ pub enum Reason {
     /// A silence that is not the JSON of Alertmanager's API.
     #[strum(message = "Correct the client; `detail` says what is wrong in its JSON.")]
     MalformedSilence,
-    /// An expression exceeds a limit (`limits.expression_…`).
+    /// An expression exceeds a limit (`limits.expression_…`), or the regular expressions of a remote read, a silence or a
+    /// filter of the Alertmanager do.
     #[strum(
         message = "Simplify the query or split it; `detail` names the limit. Raise `limits.expression_…` if it is honest."
     )]

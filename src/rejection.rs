@@ -18,6 +18,7 @@ use crate::edge::{REQUEST_ID, RequestId};
 use crate::forward::ForwardError;
 use crate::limits::LimitError;
 use crate::mimir::form::FormExcess;
+use crate::mimir::remote_read::RemoteReadFault;
 use crate::mimir::silence::SilenceFault;
 use crate::reason::{HasReason as _, Reason};
 use crate::request_body::BodyError;
@@ -42,6 +43,7 @@ pub enum Rejection {
     Expression(FormExcess),
     /// A silence that cannot be passed on.
     Silence(SilenceFault),
+    RemoteRead(RemoteReadFault),
     /// Not authenticated.
     Credential(Refusal),
     /// Not authorised, with what `X-Scope-OrgID` asked for, which is for the log.
@@ -68,6 +70,12 @@ impl From<BodyError> for Rejection {
 impl From<FormExcess> for Rejection {
     fn from(excess: FormExcess) -> Self {
         Self::Expression(excess)
+    }
+}
+
+impl From<RemoteReadFault> for Rejection {
+    fn from(fault: RemoteReadFault) -> Self {
+        Self::RemoteRead(fault)
     }
 }
 
@@ -261,6 +269,9 @@ impl Rejection {
             Self::ContentType => Reason::UnsupportedContentType,
             Self::Expression(_) => Reason::ExpressionLimit,
             Self::Silence(SilenceFault::ContentType) => Reason::UnsupportedContentType,
+            Self::Silence(SilenceFault::Patterns)
+            | Self::RemoteRead(RemoteReadFault::Excess(_)) => Reason::ExpressionLimit,
+            Self::RemoteRead(RemoteReadFault::Unreadable) => Reason::BodyMalformed,
             Self::Silence(_) => Reason::MalformedSilence,
             Self::Credential(refusal) => refusal.reason(),
             Self::Denied(denial, _) => denial.reason(),
@@ -315,6 +326,7 @@ impl Rejection {
             }
             Self::Expression(excess) => excess.to_string(),
             Self::Silence(fault) => fault.to_string(),
+            Self::RemoteRead(fault) => fault.to_string(),
             Self::Credential(refusal) => refusal.to_string(),
             Self::Denied(denial, _) => denial.to_string(),
             Self::Limited(error) => error.to_string(),

@@ -251,27 +251,12 @@ impl Transfer {
         let waiting = source.waiting_since.map_or(Duration::ZERO, |since| since.elapsed());
         // While a body was read ahead, Mimir did not wait for it.
         let has_waited = source.waited.saturating_sub(source.waited_ahead) + waiting >= SLOW;
-        match (self.has_come(&source), has_waited) {
-            (false, true) => Pace::Awaited,
-            (false, false) => Pace::Unfinished,
-            (true, true) => Pace::Slow,
-            (true, false) => Pace::Quick,
+        match (source.client.is_some(), has_waited) {
+            (true, true) => Pace::Awaited,
+            (true, false) => Pace::Unfinished,
+            (false, true) => Pace::Slow,
+            (false, false) => Pace::Quick,
         }
-    }
-
-    /// Whether all of it has come. Over HTTP/2 the end of a body of a known length may come after its last byte, and
-    /// is not waited for: no other byte can come.
-    fn has_come(&self, source: &Source) -> bool {
-        let has_length = |length: u64| length > 0 && length == self.received.get();
-        source.client.is_none() || self.hint.exact().is_some_and(has_length)
-    }
-
-    /// Whether a turn that has passed on so many pieces has passed on all of them.
-    fn is_at_end(&self, source: &Source, pieces: usize) -> bool {
-        let replayed = source.kept.as_ref().is_none_or(|kept| kept.piece(pieces).is_none());
-        replayed
-            && source.ahead.frames.is_empty()
-            && (self.has_come(source) || source.client.as_ref().is_none_or(Body::is_end_stream))
     }
 
     /// Why the body failed, if it did.
@@ -308,7 +293,7 @@ impl Transfer {
             None => source.kept = None,
         }
         // With a known length the last piece is the end: there is no further poll.
-        if self.has_come(source) && source.ahead.frames.is_empty() {
+        if source.client.is_none() && source.ahead.frames.is_empty() {
             self.complete.store(true, Ordering::Relaxed);
         }
         Poll::Ready(Some(Ok(frame)))
@@ -351,22 +336,26 @@ impl Transfer {
         };
         // Count it, cap it, measure it.
         self.note_piece();
+        let mut is_last = false;
         if let Some(data) = frame.data_ref() {
             if let Some(expected) = &mut source.expected {
                 expected.came(data.len());
             }
-            if self.received.add(data.len() as u64) > self.limits.bytes {
+            let received = self.received.add(data.len() as u64);
+            is_last = self.hint.exact() == Some(received);
+            if received > self.limits.bytes {
                 return self.fail(BodyError::TooLarge { limit: self.limits.bytes });
             }
             if let Some(Err(excess)) = source.form.as_mut().map(|form| form.push(data)) {
                 return self.fail(BodyError::Expression(excess));
             }
         }
-        // The trailers end a body, and so does the last piece of a known length.
+        // The trailers end a body, and so does the last piece of a known length: over HTTP/2 its end may come in a
+        // frame of its own, which is not worth waiting for.
         if let Some(trailers) = frame.trailers_mut() {
             scrub_trailers(trailers);
         }
-        if source.client.as_ref().is_some_and(Body::is_end_stream) {
+        if is_last || source.client.as_ref().is_some_and(Body::is_end_stream) {
             source.end();
         }
         Poll::Ready(Some(Ok(frame)))
@@ -387,6 +376,13 @@ impl Source {
         let timeout = limits.idle.min(limits.total.saturating_sub(self.waited));
         let deadline = since + timeout;
         self.timer.is_past(deadline, cx)
+    }
+
+    fn is_at_end(&self, pieces: usize) -> bool {
+        let replayed = self.kept.as_ref().is_none_or(|kept| kept.piece(pieces).is_none());
+        replayed
+            && self.ahead.frames.is_empty()
+            && self.client.as_ref().is_none_or(Body::is_end_stream)
     }
 }
 
@@ -519,7 +515,7 @@ impl RequestBody {
         let mut room = Some(room);
         poll_fn(|cx| {
             let mut source = transfer.source();
-            while !transfer.has_come(&source) && source.ahead.cost < source.ahead.most(most) {
+            while source.client.is_some() && source.ahead.cost < source.ahead.most(most) {
                 let frame = match transfer.poll_client(&mut source, cx) {
                     Poll::Ready(Some(Ok(frame))) => frame,
                     Poll::Ready(Some(Err(fault))) => return Poll::Ready(Err(fault)),
@@ -592,7 +588,7 @@ impl Body for RequestBody {
         // From the replay buffer as far as it goes, then from the client.
         let replayed = source.kept.as_ref().and_then(|kept| kept.piece(this.pieces)).cloned();
         let polled = if let Some(piece) = replayed {
-            if transfer.is_at_end(&source, this.pieces + 1) {
+            if source.is_at_end(this.pieces + 1) {
                 transfer.complete.store(true, Ordering::Relaxed);
             }
             Poll::Ready(Some(Ok(Frame::data(piece))))
@@ -607,9 +603,7 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.transfer
-            .as_ref()
-            .is_none_or(|transfer| transfer.is_at_end(&transfer.source(), self.pieces))
+        self.transfer.as_ref().is_none_or(|transfer| transfer.source().is_at_end(self.pieces))
     }
 
     fn size_hint(&self) -> SizeHint {

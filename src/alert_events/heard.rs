@@ -1,9 +1,11 @@
-//! Whether rulers are heard at all: with a wrong secret no report arrives, and silence means nothing.
+//! Whether rulers are heard at all: with a wrong secret, or if no post can be read or kept, no report
+//! arrives, and silence means nothing.
 //!
 //! Each copy knows what came to itself, and only the leader's knowledge counts. It is deaf while posts
-//! come and all of them are refused. One accepted post ends that, so whoever posts without the secret
-//! keeps no alert open where a ruler has it. Where only some rulers have a wrong secret, alerts of those
-//! expire: which organisations they speak for is not known of a post that is refused.
+//! come and all of them are refused. One accepted post ends that, so whoever posts without the secret, or
+//! what is malformed, keeps no alert open where another ruler's posts are taken. Where only some rulers
+//! are refused, alerts of those expire: which organisations they speak for is not known of a post
+//! without the secret.
 
 use std::time::Duration;
 
@@ -29,12 +31,17 @@ struct Posts {
 }
 
 impl Heard {
-    pub(crate) fn note(&self, post: AlertPost) {
-        let mut posts = self.0.lock();
-        let at = match post {
-            AlertPost::Unauthorised => &mut posts.refused,
-            _ => &mut posts.accepted,
+    /// A post was answered, and so many of its alerts are in the buffer.
+    pub(crate) fn note(&self, post: AlertPost, taken: usize) {
+        let is_accepted = match post {
+            // If nothing was taken, there was nothing to take.
+            AlertPost::Accepted | AlertPost::UnknownOrganisation => true,
+            // Some of its alerts may have been taken all the same.
+            AlertPost::Malformed | AlertPost::NoRoom => taken > 0,
+            AlertPost::Unauthorised | AlertPost::TooLarge | AlertPost::Busy => false,
         };
+        let mut posts = self.0.lock();
+        let at = if is_accepted { &mut posts.accepted } else { &mut posts.refused };
         *at = Some(Instant::now());
     }
 
@@ -63,26 +70,63 @@ mod tests {
         let pass = |seconds| tokio::time::advance(Duration::from_secs(seconds));
         let heard = Heard::default();
         assert!(heard.watched_for().is_infinite(), "no post is no sign of a wrong secret");
-        heard.note(AlertPost::Accepted);
-        heard.note(AlertPost::Unauthorised);
+        heard.note(AlertPost::Accepted, 1);
+        heard.note(AlertPost::Unauthorised, 0);
         assert!(heard.watched_for().is_infinite(), "one ruler has the secret");
         for _ in 0..5 {
             pass(60).await;
-            heard.note(AlertPost::Unauthorised);
+            heard.note(AlertPost::Unauthorised, 0);
         }
         assert_eq!(seconds(&heard), 0);
         // The secret is right again: it counts from now on.
         pass(30).await;
-        heard.note(AlertPost::UnknownOrganisation);
+        heard.note(AlertPost::UnknownOrganisation, 0);
         assert_eq!(seconds(&heard), 30);
         pass(300).await;
         assert_eq!(seconds(&heard), 330);
     }
 
+    // Nothing of such a post is known: what fires by it would seem to be over.
+    #[tokio::test(start_paused = true)]
+    async fn a_post_of_which_nothing_is_taken_is_not_heard() {
+        use AlertPost::{
+            Accepted, Busy, Malformed, NoRoom, TooLarge, Unauthorised, UnknownOrganisation,
+        };
+        for (post, taken, is_deaf) in [
+            (Accepted, 1, false),
+            (Accepted, 0, false),
+            (UnknownOrganisation, 0, false),
+            (Malformed, 1, false),
+            (NoRoom, 1, false),
+            (Malformed, 0, true),
+            (NoRoom, 0, true),
+            (TooLarge, 0, true),
+            (Busy, 0, true),
+            (Unauthorised, 0, true),
+        ] {
+            let heard = Heard::default();
+            heard.note(post, taken);
+            assert_eq!(heard.watched_for() == 0.0, is_deaf, "{post:?}, {taken}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn malformed_posts_of_one_tenant_do_not_make_the_leader_deaf_to_others() {
+        let heard = Heard::default();
+        for _ in 0..10 {
+            heard.note(AlertPost::Accepted, 1);
+            for _ in 0..6 {
+                heard.note(AlertPost::Malformed, 0);
+                tokio::time::advance(Duration::from_secs(10)).await;
+                assert!(heard.watched_for().is_infinite());
+            }
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn rulers_that_are_gone_are_not_waited_for() {
         let heard = Heard::default();
-        heard.note(AlertPost::Unauthorised);
+        heard.note(AlertPost::Unauthorised, 0);
         assert_eq!(seconds(&heard), 0);
         tokio::time::advance(SILENCE).await;
         assert_eq!(seconds(&heard), SILENCE.as_secs());

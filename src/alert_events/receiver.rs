@@ -60,6 +60,15 @@ pub struct Receiver {
 /// Of the secret, so that what is compared has one length.
 pub(crate) struct SecretDigest([u8; 32]);
 
+/// What becomes of a message.
+struct Outcome {
+    post: AlertPost,
+    /// How many of its alerts are in the buffer. Of one that is malformed, or for which there is no room, some may be.
+    taken: usize,
+    /// A text for who sent it.
+    problem: String,
+}
+
 /// Messages that are being read, by tenant.
 #[derive(Clone, Default)]
 pub(crate) struct Posts(Arc<Mutex<HashMap<TenantName, usize>>>);
@@ -134,9 +143,9 @@ pub fn router(receiver: Arc<Receiver>) -> Router {
 }
 
 async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
-    let (post, problem) = Arc::clone(&receiver).take(request).await;
+    let Outcome { post, taken, problem } = Arc::clone(&receiver).take(request).await;
     receiver.metrics.posted(post);
-    receiver.heard.note(post);
+    receiver.heard.note(post, taken);
     let status = match post {
         AlertPost::Accepted | AlertPost::UnknownOrganisation => StatusCode::OK,
         AlertPost::Unauthorised => StatusCode::UNAUTHORIZED,
@@ -147,47 +156,54 @@ async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> Res
     (status, problem).into_response()
 }
 
+impl Outcome {
+    /// That of a message of which nothing is taken.
+    fn nothing(post: AlertPost, problem: impl Into<String>) -> Self {
+        Self { post, taken: 0, problem: problem.into() }
+    }
+}
+
 impl Receiver {
     /// Messages have to show this secret from now on.
     pub fn set_secret(&self, secret: &Secret) {
         self.secret.store(Arc::new(SecretDigest::new(secret)));
     }
 
-    /// What becomes of a message, and a text for who sent it.
-    async fn take(self: Arc<Self>, request: Request) -> (AlertPost, String) {
+    async fn take(self: Arc<Self>, request: Request) -> Outcome {
         let (head, body) = request.into_parts();
         if !self.secret.load().is_shown(&head.headers) {
             self.log(AlertPost::Unauthorised, "");
-            return (AlertPost::Unauthorised, "the password is wrong or missing".to_owned());
+            return Outcome::nothing(AlertPost::Unauthorised, "the password is wrong or missing");
         }
         let Some(tenant) = tenant_of(&head.headers) else {
             self.log(AlertPost::Malformed, "");
-            return (AlertPost::Malformed, "must name one tenant in X-Scope-OrgID".to_owned());
+            return Outcome::nothing(AlertPost::Malformed, "must name one tenant in X-Scope-OrgID");
         };
         let Some(_post) = self.posts.begin(&tenant) else {
             self.log(AlertPost::Busy, tenant.as_str());
-            return (AlertPost::Busy, "too many messages at once".to_owned());
+            return Outcome::nothing(AlertPost::Busy, "too many messages at once");
         };
         let body = match read(body).await {
             Ok(body) => body,
             Err((post, problem)) => {
                 self.log(post, tenant.as_str());
-                return (post, problem);
+                return Outcome::nothing(post, problem);
             }
         };
         let receiver = Arc::clone(&self);
         let done = self.runtime.spawn(async move { receiver.take_alerts(&tenant, &body) });
-        done.await.unwrap_or_else(|_| (AlertPost::Busy, "the process is shutting down".to_owned()))
+        let ended = |_| Outcome::nothing(AlertPost::Busy, "the process is shutting down");
+        done.await.unwrap_or_else(ended)
     }
 
     /// Reads the alerts of a tenant, and puts them into the buffer.
-    fn take_alerts(&self, tenant: &TenantId, body: &Bytes) -> (AlertPost, String) {
+    fn take_alerts(&self, tenant: &TenantId, body: &Bytes) -> Outcome {
         let now = i64::try_from(self.clock.now().as_millis()).unwrap_or(i64::MAX);
         let message = match message::read(body, now) {
             Ok(message) => message,
             Err(problem) => {
                 self.log_problem(AlertPost::Malformed, tenant.as_str(), &problem);
-                return (AlertPost::Malformed, problem);
+                return Outcome::nothing(AlertPost::Malformed, problem);
             }
         };
         let Message { reports, malformed, problem } = message;
@@ -198,25 +214,28 @@ impl Receiver {
         let Some(organisation) = self.template.organisation_of(tenant) else {
             self.log(AlertPost::UnknownOrganisation, tenant.as_str());
             self.metrics.dropped(AlertDrop::UnknownOrganisation, count as u64);
-            return (AlertPost::UnknownOrganisation, String::new());
+            return Outcome::nothing(AlertPost::UnknownOrganisation, "");
         };
         if self.organisations.is_known(&organisation) == Some(false) {
             // The writer has looked it up, and logged it.
             self.metrics.dropped(AlertDrop::UnknownOrganisation, count as u64);
-            return (AlertPost::UnknownOrganisation, String::new());
+            return Outcome::nothing(AlertPost::UnknownOrganisation, "");
         }
         let refused = self.buffer.add(&organisation, reports);
+        let taken = count - refused;
         self.metrics.pending.set(whole(self.buffer.pending()));
         if refused > 0 {
             self.log(AlertPost::NoRoom, tenant.as_str());
             self.metrics.dropped(AlertDrop::NoRoom, refused as u64);
-            return (AlertPost::NoRoom, format!("no room for {refused} of {count} alerts"));
+            let problem = format!("no room for {refused} of {count} alerts");
+            return Outcome { post: AlertPost::NoRoom, taken, problem };
         }
         if let Some(problem) = problem {
             self.log_problem(AlertPost::Malformed, tenant.as_str(), &problem);
-            return (AlertPost::Malformed, format!("{malformed} alerts: {problem}"));
+            let problem = format!("{malformed} alerts: {problem}");
+            return Outcome { post: AlertPost::Malformed, taken, problem };
         }
-        (AlertPost::Accepted, String::new())
+        Outcome { post: AlertPost::Accepted, taken, problem: String::new() }
     }
 
     fn log(&self, post: AlertPost, tenant: &str) {
@@ -315,5 +334,63 @@ mod tests {
         for wrong in [&["a", "b"][..], &["a|b"], &[".."], &[""], &[]] {
             assert_eq!(of(wrong), None, "{wrong:?}");
         }
+    }
+
+    const SECRET: &str = "a-secret-of-the-ruler";
+    const TENANT: &str = "acme";
+
+    /// One that has room for so many alerts of an organisation.
+    fn receiver(most_alerts: usize) -> Arc<Receiver> {
+        Arc::new(Receiver {
+            buffer: Arc::new(Buffer::new(most_alerts, 1 << 20)),
+            organisations: Arc::default(),
+            secret: ArcSwap::from_pointee(SecretDigest::new(&Secret::new(SECRET))),
+            template: TenantTemplate::parse("{organisation_id}").unwrap(),
+            clock: Clock::manual(1_764_000_000).0,
+            metrics: Arc::new(AlertEventMetrics::register()),
+            runtime: Handle::current(),
+            posts: Posts::default(),
+            logged: Seldom::default(),
+            heard: Arc::default(),
+        })
+    }
+
+    fn alert(name: &str) -> String {
+        format!(r#"{{"startsAt":"2025-11-24T16:00:00Z","labels":{{"alertname":"{name}"}}}}"#)
+    }
+
+    /// Posts a body to a receiver that has heard nothing before. Gives the status, and whether it is deaf since.
+    async fn post_to(receiver: &Arc<Receiver>, tenant: &str, body: String) -> (u16, bool) {
+        let credentials = BASE64_STANDARD.encode(format!("mimir:{SECRET}"));
+        let request = Request::builder()
+            .header(header::AUTHORIZATION, format!("Basic {credentials}"))
+            .header(TENANT_HEADER, tenant)
+            .body(Body::from(body));
+        let answer = receive(State(Arc::clone(receiver)), request.unwrap()).await;
+        (answer.status().as_u16(), receiver.heard.watched_for() == 0.0)
+    }
+
+    #[tokio::test]
+    async fn a_post_counts_as_heard_if_any_of_its_alerts_is_taken() {
+        let (a, b) = (alert("a"), alert("b"));
+        for (tenant, body, expected, is) in [
+            (TENANT, format!("[{a}]"), (200, false), "good"),
+            (TENANT, "[]".to_owned(), (200, false), "empty"),
+            (TENANT, format!("[1,{a}]"), (400, false), "malformed in part"),
+            (TENANT, "[1]".to_owned(), (400, true), "malformed"),
+            (TENANT, "{}".to_owned(), (400, true), "no list"),
+            ("a|b", format!("[{a}]"), (400, true), "of two tenants"),
+            (TENANT, format!("[{a},{b}]"), (503, false), "without room for all"),
+            (TENANT, " ".repeat(MOST_BODY_BYTES + 1), (413, true), "too large"),
+        ] {
+            assert_eq!(post_to(&receiver(1), tenant, body).await, expected, "{is}");
+        }
+        assert_eq!(post_to(&receiver(0), TENANT, format!("[{a}]")).await, (503, true), "no room");
+        let busy = receiver(1);
+        let tenant = TenantId::parse(TENANT).unwrap();
+        let others: Vec<_> =
+            (0..MOST_POSTS_OF_TENANT).filter_map(|_| busy.posts.begin(&tenant)).collect();
+        assert_eq!(post_to(&busy, TENANT, format!("[{a}]")).await, (503, true), "busy");
+        drop(others);
     }
 }

@@ -14,8 +14,9 @@
 //!   cool-down, whatever else is asked for meanwhile, so that this takes one cool-down and one fetch
 //!   at most. If the fetch fails it stays a 503: senders drop data on a 401;
 //! - a cache on the way to the issuer may answer with an old copy of the set. Its `Age` (RFC 9111)
-//!   says how old, and the fetch counts as one that began so much earlier. What a newer copy has proved, a later
-//!   fetch that gets an older one, or none, does not take back;
+//!   says how old, and the fetch counts as one that began so much earlier. A copy that is older than an earlier one,
+//!   by however long, is not adopted. What a newer copy has proved, a later fetch that gets an older one, or none,
+//!   does not take back;
 //! - only so many requests wait for a fetch at the same time: anybody can name an unknown key;
 //! - an empty set after one with keys is believed when it has been empty for a refresh interval. Its
 //!   keys are retired at once, and until then the fault is ours, too.
@@ -67,8 +68,11 @@ struct State {
     /// Since when the set has been empty, after one with keys.
     emptied: Option<Instant>,
     last_attempt: Option<Attempt>,
-    /// From when the newest copy of the set was that any fetch has brought.
+    /// From when the newest copy of the set was that any fetch has brought. The keys are those of this copy.
     newest: Option<Instant>,
+    /// A key that was first seen before this, and is in no set, is absent. That is `newest`, but no copy counts as
+    /// older than [`OLDEST_COPY`] here.
+    proved: Option<Instant>,
     /// Until when unknown keys cause no fetch.
     cooling_until: Option<Instant>,
     /// Why the last attempt failed, if it did.
@@ -118,9 +122,11 @@ pub struct KeySetReport {
     pub left_out: Vec<String>,
 }
 
-/// How long a copy of the set may say that it has been in a cache, at most: Supabase's edge keeps one for up to ten
+/// How long a copy of the set has been in caches, at most, while all is well: Supabase's edge keeps one for up to ten
 /// minutes, a cache behind it as long. A larger value puts off a 401 no further.
 const OLDEST_COPY: Duration = Duration::from_secs(20 * 60);
+/// The largest `Age`: what a larger one counts as (RFC 9111, 1.2.2).
+const LARGEST_AGE: Duration = Duration::from_secs(1 << 31);
 /// How long an unknown key ID is remembered after it was last asked for. Were it less than [`OLDEST_COPY`], a key would
 /// be seen for the first time again before any copy can be younger, and never be absent.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60 * 60);
@@ -219,7 +225,7 @@ impl KeySource {
     fn absence(&self, config: &KeySetConfig, id: &str, seen: Instant) -> Refusal {
         let state = self.state.load();
         match state.last_attempt {
-            Some(_) if state.is_from_after(seen) && state.is_trusted(config) => {
+            Some(_) if state.proves_absent(seen) && state.is_trusted(config) => {
                 // An empty set counts, but is not remembered: it may be a passing mistake.
                 if state.keys.is_empty() {
                     self.unknown.invalidate(id);
@@ -270,7 +276,7 @@ impl KeySource {
         loop {
             let state = self.state.load();
             let wanted = match state.last_attempt {
-                Some(last) if state.is_from_after(seen) && last.began + ABSENT_FOR > now => return,
+                Some(last) if state.proves_absent(seen) && last.began + ABSENT_FOR > now => return,
                 // What was fetched for it was an old copy, or is a while ago.
                 Some(last) if last.has_brought(seen) => now,
                 _ => seen,
@@ -388,21 +394,31 @@ impl KeySource {
         let succeeded = outcome.is_ok();
         let older = self.state.load_full();
         let ended = Instant::now();
-        let (keys, newest, fetched, problem) = match outcome {
+        let (keys, newest, proved, fetched, problem) = match outcome {
             Ok(new) => {
+                // The true age: a copy of yesterday does not become a newer one than today's by waiting.
                 let from = began.checked_sub(new.age);
                 // A cache's older copy brings no removed key back, and takes no new one away.
-                let keys = if older.newest.is_some() && from < older.newest {
-                    Arc::clone(&older.keys)
-                } else {
-                    adopt(new.keys, &older.keys)
-                };
-                (keys, older.newest.max(from), Some(ended), None)
+                let is_older = older.newest.is_some() && from < older.newest;
+                let newest = older.newest.unwrap_or(began);
+                // `Age` is in whole seconds, so one copy may seem to be a second older than itself.
+                if from.is_none_or(|from| from + OLDEST_COPY < newest) {
+                    tracing::warn!(
+                        key_set.age_seconds = new.age.as_secs(),
+                        key_set.is_adopted = !is_older,
+                        url = %config.url,
+                        "A cache has answered with an old key set"
+                    );
+                }
+                let keys =
+                    if is_older { Arc::clone(&older.keys) } else { adopt(new.keys, &older.keys) };
+                let proved = older.proved.max(began.checked_sub(new.age.min(OLDEST_COPY)));
+                (keys, older.newest.max(from), proved, Some(ended), None)
             }
             Err(error) => {
                 tracing::warn!(%error, url = %config.url, "Failed to fetch the key set");
                 let problem = Some(error.to_string());
-                (Arc::clone(&older.keys), older.newest, older.fetched, problem)
+                (Arc::clone(&older.keys), older.newest, older.proved, older.fetched, problem)
             }
         };
         let emptied = match (keys.is_empty(), older.keys.is_empty()) {
@@ -425,6 +441,7 @@ impl KeySource {
             emptied,
             last_attempt,
             newest,
+            proved,
             cooling_until,
             problem,
         }));
@@ -480,8 +497,13 @@ impl State {
         self.newest.is_some_and(|newest| newest >= time)
     }
 
+    /// Whether a key that is in no set, and was first seen at a time, may be called absent.
+    fn proves_absent(&self, seen: Instant) -> bool {
+        self.proved.is_some_and(|proved| proved >= seen)
+    }
+
     /// Whether the set has been empty for less than a refresh interval, by its newest copy, after one with
-    /// keys.
+    /// keys. An older copy, which is not adopted, does not confirm that it is empty.
     fn is_suddenly_empty(&self, config: &KeySetConfig) -> bool {
         self.emptied.is_some_and(|since| !self.is_from_after(since + config.refresh_interval))
     }
@@ -562,7 +584,7 @@ async fn download(
     Ok((document, age))
 }
 
-/// The value of `Age`, at most [`OLDEST_COPY`]. The header has one value; of several, as a careless cache sends them,
+/// The value of `Age`, at most [`LARGEST_AGE`]. The header has one value; of several, as a careless cache sends them,
 /// the first counts, and none if it is no number (RFC 9111, 5.1).
 fn age_of(headers: &HeaderMap) -> Duration {
     let values = headers.get(header::AGE).and_then(|value| value.to_str().ok());
@@ -571,7 +593,7 @@ fn age_of(headers: &HeaderMap) -> Duration {
         return Duration::ZERO;
     }
     // One that does not fit is very old (RFC 9111, 1.2.2).
-    first.parse().map_or(OLDEST_COPY, |seconds| Duration::from_secs(seconds).min(OLDEST_COPY))
+    first.parse().map_or(LARGEST_AGE, |seconds| Duration::from_secs(seconds).min(LARGEST_AGE))
 }
 
 /// Whether a status says that the same request may be answered with a key set later.

@@ -3,9 +3,11 @@
 //! The document has a route for this in front of all others: an alert with the label
 //! `mimir_tenant_proxy_test` goes to the channel that it names and to no other. Alertmanager has no API for
 //! what became of a notification. But every instance counts notifications by tenant and integration, and
-//! tells which configuration it has loaded, so the counters before and after are compared.
+//! tells which configuration it has loaded, so the counters before and after are compared, instance by
+//! instance. An instance of which one of the two is missing may have sent the test, and may not: then
+//! nothing is certain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -43,10 +45,16 @@ const TEST_ID_LABEL: &str = "mimir_tenant_proxy_test_id";
 const LOAD_TIMEOUT: Duration = Duration::from_secs(35);
 /// How long the notification may take.
 const SEND_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long to wait for the counters of an instance that gives no answer, before the test is sent without
+/// them and its end cannot be known.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// How long the alert lasts. Alertmanager then says that it is resolved, where the channel wants that.
 const LASTS: Duration = Duration::from_secs(60);
+
+/// One reading of the counters: those of each instance, or `None` if it gave no answer.
+type Reading = BTreeMap<String, Option<Counters>>;
 
 impl ChannelReconciler {
     /// Sends a test to a channel and follows it.
@@ -110,16 +118,21 @@ impl ChannelReconciler {
         };
         let integration = parsed.kind.integration();
         let wanted = config_hash(found.config());
-        let mut polling = Polling::new(LOAD_TIMEOUT);
+        let (mut polling, mut completing) = (Polling::new(LOAD_TIMEOUT), None);
         let before = loop {
-            let counters = self.client.counters(&tenant, integration).await;
-            if counters.is_loaded(wanted) {
-                break counters;
+            let reading = self.client.counters(&tenant, integration).await;
+            let all_answered = reading.values().all(Option::is_some);
+            if is_loaded(&reading, wanted) {
+                let completing = completing.get_or_insert_with(|| Polling::new(ANSWER_TIMEOUT));
+                if all_answered || !completing.goes_on().await {
+                    break reading;
+                }
+                continue;
             }
             if polling.goes_on().await {
                 continue;
             }
-            if counters.loaded.is_empty() && counters.unanswered > 0 {
+            if loaded(&reading).next().is_none() && !all_answered {
                 let reason = "Mimir's metrics cannot be read, so it is not known whether it has \
                               loaded the channel; nothing was sent";
                 return Ok((TestOutcome::Unknown, reason.to_owned()));
@@ -184,11 +197,14 @@ fn receiver(document: &Observed, channel: Uuid) -> Option<serde_json::Value> {
     receivers.iter().find(is_wanted).map(Node::to_json)
 }
 
-impl Counters {
-    /// Whether every instance that serves the tenant has loaded this configuration.
-    fn is_loaded(&self, hash: f64) -> bool {
-        !self.loaded.is_empty() && self.loaded.iter().all(|loaded| (loaded - hash).abs() < 0.5)
-    }
+/// Which configurations the instances that serve the tenant have loaded.
+fn loaded(reading: &Reading) -> impl Iterator<Item = f64> {
+    reading.values().flatten().flat_map(|counters| counters.loaded.iter().copied())
+}
+
+/// Whether every instance that serves the tenant has loaded this configuration.
+fn is_loaded(reading: &Reading, hash: f64) -> bool {
+    loaded(reading).next().is_some() && loaded(reading).all(|loaded| (loaded - hash).abs() < 0.5)
 }
 
 fn test_alert(channel: Uuid, test: Uuid, name: &str, clock: &Clock) -> TestAlert {
@@ -230,40 +246,65 @@ impl Polling {
     }
 }
 
-/// What happened between two readings.
+/// What happened between two readings, at the instances that both have.
+#[derive(Default)]
 struct Between {
+    /// Whether these are all instances. If not, the test may have been sent by another one.
+    is_whole: bool,
     begun: f64,
     delivered: f64,
     requests_failed: f64,
     suppressed: f64,
     /// Why notifications were given up.
-    reasons: Vec<String>,
+    reasons: BTreeSet<String>,
 }
 
 impl Between {
-    fn of(before: &Counters, after: &Counters) -> Self {
-        // A counter that went down belongs to an instance that was restarted.
-        let grown = |before: f64, after: f64| (after - before).max(0.0);
-        let failed = after.failed.iter().filter(|(reason, count)| {
-            **count > before.failed.get(*reason).copied().unwrap_or_default()
-        });
-        let requests = grown(before.requests, after.requests);
-        let requests_failed = grown(before.requests_failed, after.requests_failed);
-        Self {
-            begun: grown(before.notifications, after.notifications),
-            delivered: grown(requests_failed, requests),
-            requests_failed,
-            suppressed: grown(before.suppressed, after.suppressed),
-            reasons: failed.map(|(reason, _)| reason.clone()).collect(),
+    fn of(before: &Reading, after: &Reading) -> Self {
+        let mut all = Self { is_whole: before.keys().eq(after.keys()), ..Self::default() };
+        for (instance, after) in after {
+            let before = before.get(instance).and_then(Option::as_ref);
+            if before.is_none() && after.is_none() {
+                continue; // it is away, and sends nothing
+            }
+            let both = before.zip(after.as_ref());
+            let Some((before, after)) = both.filter(|(before, after)| goes_on(before, after))
+            else {
+                all.is_whole = false;
+                continue;
+            };
+            let requests = after.requests - before.requests;
+            let requests_failed = after.requests_failed - before.requests_failed;
+            all.begun += after.notifications - before.notifications;
+            all.delivered += (requests - requests_failed).max(0.0);
+            all.requests_failed += requests_failed;
+            all.suppressed += after.suppressed - before.suppressed;
+            let failed = after.failed.iter().filter(|(reason, count)| {
+                **count > before.failed.get(*reason).copied().unwrap_or_default()
+            });
+            all.reasons.extend(failed.map(|(reason, _)| reason.clone()));
         }
+        all
     }
 }
 
+/// Whether an instance went on counting. A counter that went down was begun anew, when the instance was
+/// restarted or got the tenant back, and what it counted in between is not known.
+fn goes_on(before: &Counters, after: &Counters) -> bool {
+    let failed = |reason: &String| after.failed.get(reason).copied().unwrap_or_default();
+    after.notifications >= before.notifications
+        && after.requests >= before.requests
+        && after.requests_failed >= before.requests_failed
+        && after.suppressed >= before.suppressed
+        && before.failed.iter().all(|(reason, count)| failed(reason) >= *count)
+}
+
 /// What became of the test, as soon as that is certain. Other notifications of the tenant by the same
-/// integration are counted, too: only if all of them ended alike, the test did.
-fn judge(before: &Counters, after: &Counters) -> Option<(TestOutcome, String)> {
+/// integration are counted, too: only if all of them ended alike, the test did. So all instances must be
+/// known, before and after, but for those that are away all the time.
+fn judge(before: &Reading, after: &Reading) -> Option<(TestOutcome, String)> {
     let between = Between::of(before, after);
-    if between.begun < 0.5 {
+    if !between.is_whole || between.begun < 0.5 {
         return None;
     }
     if between.delivered + 0.5 > between.begun && between.reasons.is_empty() {
@@ -284,8 +325,13 @@ fn judge(before: &Counters, after: &Counters) -> Option<(TestOutcome, String)> {
 }
 
 /// What can be said when the time is over.
-fn judge_late(before: &Counters, after: &Counters) -> (TestOutcome, String) {
+fn judge_late(before: &Reading, after: &Reading) -> (TestOutcome, String) {
     let between = Between::of(before, after);
+    if !between.is_whole {
+        let reason = "not all of Mimir's metrics can be compared: an instance gave no answer, was \
+                      restarted, came or went; look whether it arrived";
+        return (TestOutcome::Unknown, reason.to_owned());
+    }
     if between.begun > 0.5 && between.delivered < 0.5 && between.requests_failed > 0.5 {
         let reason = format!(
             "{} attempts failed so far, and Alertmanager goes on trying: the channel's service \
@@ -301,8 +347,6 @@ fn judge_late(before: &Counters, after: &Counters) -> (TestOutcome, String) {
         "Alertmanager is still sending it; the channel's service has not answered"
     } else if between.suppressed > 0.5 {
         "nothing was sent: a silence, an inhibition or a mute time matches the test"
-    } else if after.unanswered > 0 {
-        "not all of Mimir's metrics could be read; look whether it arrived"
     } else {
         "Alertmanager has taken it and sent nothing so far"
     };
@@ -310,7 +354,7 @@ fn judge_late(before: &Counters, after: &Counters) -> (TestOutcome, String) {
 }
 
 /// Mimir's classes of reasons in words (Alertmanager's `notify.Reason`).
-fn given_up(reasons: &[String]) -> String {
+fn given_up(reasons: &BTreeSet<String>) -> String {
     let words = |reason: &String| {
         match reason.as_str() {
         "clientError" => {
@@ -383,8 +427,18 @@ mod tests {
         }
     }
 
+    fn reading<const N: usize>(instances: [Option<Counters>; N]) -> Reading {
+        instances.into_iter().enumerate().map(|(at, one)| (at.to_string(), one)).collect()
+    }
+
+    /// Of one instance that has just been started.
     fn outcome(after: &Counters) -> Option<TestOutcome> {
-        judge(&Counters::default(), after).map(|(outcome, _)| outcome)
+        let [before, after] = [Counters::default(), after.clone()].map(|one| reading([Some(one)]));
+        judge(&before, &after).map(|(outcome, _)| outcome)
+    }
+
+    fn late(before: Reading, after: Reading) -> (TestOutcome, String) {
+        judge_late(&before, &after)
     }
 
     #[test]
@@ -396,42 +450,147 @@ mod tests {
         assert_eq!(outcome(&counters(1, 2, 2, &[])), None, "it is tried again");
         let refused = counters(1, 1, 1, &[("clientError", 1)]);
         assert_eq!(outcome(&refused), Some(TestOutcome::Failed));
-        assert!(judge(&Counters::default(), &refused).unwrap().1.contains("4xx"));
+        let [before, after] = [Counters::default(), refused].map(|one| reading([Some(one)]));
+        assert!(judge(&before, &after).unwrap().1.contains("4xx"));
         // Another notification was delivered, or refused, at the same time: whose is it?
         assert_eq!(outcome(&counters(2, 2, 1, &[("clientError", 1)])), None);
         assert_eq!(outcome(&counters(2, 1, 0, &[])), None);
         assert_eq!(outcome(&counters(2, 2, 0, &[])), Some(TestOutcome::Delivered));
     }
 
+    // Seen: an instance that had been slow to answer came back with all that it had ever sent, and the test
+    // was "delivered" before it was sent.
+    #[test]
+    fn what_an_instance_counted_before_the_first_reading_is_not_the_test() {
+        let idle = || Some(counters(3, 3, 0, &[]));
+        let sent = || Some(counters(500, 500, 0, &[]));
+        let lost = || Some(counters(500, 500, 500, &[("clientError", 500)]));
+        for late_one in [sent(), lost()] {
+            let after = reading([idle(), late_one]);
+            for before in [reading([idle(), None]), reading([idle()])] {
+                assert_eq!(judge(&before, &after), None);
+                let (outcome, reason) = late(before, after.clone());
+                assert_eq!(outcome, TestOutcome::Unknown);
+                assert!(reason.contains("look whether it arrived"), "{reason}");
+            }
+        }
+        // One that is away in the end, or lost its counters, may have sent it and failed.
+        let delivered = || Some(counters(4, 4, 0, &[]));
+        let before = reading([idle(), sent()]);
+        for gone in [
+            reading([delivered(), None]),
+            reading([delivered()]),
+            reading([delivered(), Some(counters(1, 1, 1, &[]))]),
+        ] {
+            assert_eq!(judge(&before, &gone), None);
+            assert_eq!(late(before.clone(), gone).0, TestOutcome::Unknown);
+        }
+        let after = reading([delivered(), sent()]);
+        assert_eq!(judge(&before, &after).unwrap().0, TestOutcome::Delivered);
+    }
+
+    #[test]
+    fn only_instances_that_serve_the_tenant_have_to_load_the_channel() {
+        let with =
+            |hashes: &[f64]| Some(Counters { loaded: hashes.to_vec(), ..Counters::default() });
+        assert!(is_loaded(&reading([with(&[7.0]), with(&[]), None]), 7.0));
+        assert!(!is_loaded(&reading([with(&[7.0]), with(&[6.0])]), 7.0));
+        assert!(!is_loaded(&reading([with(&[]), None]), 7.0));
+    }
+
     #[test]
     fn what_can_be_said_when_the_time_is_over() {
-        let late = |after: &Counters| judge_late(&Counters::default(), after);
-        assert_eq!(late(&counters(1, 2, 2, &[])).0, TestOutcome::Failed);
+        let late =
+            |after: Counters| late(reading([Some(Counters::default())]), reading([Some(after)]));
+        assert_eq!(late(counters(1, 2, 2, &[])).0, TestOutcome::Failed);
         for (after, part) in [
             (counters(0, 0, 0, &[]), "sent nothing"),
             (counters(1, 0, 0, &[]), "still sending"),
             (counters(2, 2, 1, &[("clientError", 1)]), "other notifications"),
             (Counters { suppressed: 1.0, ..Counters::default() }, "silence"),
-            (Counters { unanswered: 1, ..Counters::default() }, "metrics"),
         ] {
-            let (outcome, reason) = late(&after);
+            let (outcome, reason) = late(after);
             assert_eq!(outcome, TestOutcome::Unknown);
             assert!(reason.contains(part), "{reason}");
         }
     }
 
+    /// What an instance has counted: notifications, requests, failed ones of these, and notifications that
+    /// were given up.
+    type Count = [u32; 4];
+
+    /// An instance: what it has counted at first, what happens, and what goes wrong with it.
+    #[derive(Clone, Debug)]
+    struct Simulated {
+        at_first: Count,
+        grows: Count,
+        fault: u8,
+    }
+
+    fn simulated() -> impl Strategy<Value = Simulated> {
+        let count = |most: u32| (0..most, 0..most, 0..most, 0..3_u32);
+        // Without a fault it is in both readings.
+        (count(600), count(4), 0..12_u8).prop_map(|(at_first, grows, fault)| {
+            let valid = |(begun, requests, failed, given_up): (u32, u32, u32, u32)| {
+                [begun, requests, failed.min(requests), given_up]
+            };
+            Simulated { at_first: valid(at_first), grows: valid(grows), fault }
+        })
+    }
+
+    /// The fault of one that is away all the time, and sends nothing.
+    const AWAY: u8 = 4;
+
+    impl Simulated {
+        /// What the readings before and after have of it; nothing if it is not in one of them.
+        fn readings(&self) -> [Vec<Option<Counters>>; 2] {
+            let of = |[begun, requests, failed, given_up]: Count| {
+                vec![Some(counters(begun, requests, failed, &[("other", given_up)]))]
+            };
+            let away = || vec![None];
+            let later = std::array::from_fn(|at| self.at_first[at] + self.grows[at]);
+            let (before, after) = (of(self.at_first), of(later));
+            match self.fault {
+                0 => [away(), after],
+                1 => [vec![], after],
+                2 => [before, away()],
+                3 => [before, vec![]],
+                AWAY => [away(), away()],
+                // It is restarted, and counts anew what happens. That is seen if a counter went down.
+                5 if (0..4).any(|at| self.grows[at] < self.at_first[at]) => {
+                    [before, of(self.grows)]
+                }
+                _ => [before, after],
+            }
+        }
+    }
+
     proptest! {
-        // "Delivered" is never said of a test when any notification may have been lost.
+        // "Delivered" is never said of a test when any notification may have been lost, nor "failed" when
+        // one may have arrived, whatever the instances have counted before, and whichever of them come, go,
+        // give no answer or are restarted.
         #[test]
-        fn delivered_is_certain(
-            begun in 0..5_u32, requests in 0..9_u32, failed in 0..9_u32, given_up in 0..3_u32,
-        ) {
-            let failed = failed.min(requests);
-            let reasons: &[(&str, u32)] =
-                if given_up > 0 { &[("other", 1)] } else { &[] };
-            let after = counters(begun, requests, failed, reasons);
-            if outcome(&after) == Some(TestOutcome::Delivered) {
-                prop_assert!(begun > 0 && requests - failed >= begun && given_up == 0);
+        fn delivered_is_certain(instances in proptest::collection::vec(simulated(), 1..4)) {
+            let [mut before, mut after] = [Reading::new(), Reading::new()];
+            for (at, instance) in instances.iter().enumerate() {
+                let [first, second] = instance.readings();
+                before.extend(first.into_iter().map(|one| (at.to_string(), one)));
+                after.extend(second.into_iter().map(|one| (at.to_string(), one)));
+            }
+            let there = || instances.iter().filter(|one| one.fault != AWAY);
+            let sum = |at: usize| there().map(|one| one.grows[at]).sum::<u32>();
+            let [begun, requests, failed, given_up] = std::array::from_fn(sum);
+            match judge(&before, &after).map(|(outcome, _)| outcome) {
+                Some(TestOutcome::Delivered) => {
+                    prop_assert!(begun > 0 && requests - failed >= begun && given_up == 0);
+                }
+                Some(TestOutcome::Failed) => {
+                    prop_assert!(begun > 0 && requests == failed && given_up > 0);
+                }
+                _ => {}
+            }
+            if judge_late(&before, &after).0 == TestOutcome::Failed {
+                prop_assert!(begun > 0 && requests == failed && failed > 0);
             }
         }
     }

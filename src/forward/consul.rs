@@ -4,17 +4,23 @@
 //! immediately without polling. `stale` lets any server answer, even without a leader: a slightly
 //! outdated address does no harm here.
 //!
+//! An entry may have a host name, and a name that cannot be resolved now is no instance that is gone: it
+//! keeps the addresses that it had ([`Names`]).
+//!
 //! No client crate: this is one request with two parameters, and the crates for Consul bring an
 //! HTTP client of their own.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use futures_util::stream::{self, StreamExt as _};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
+use super::instances::Addresses;
 use super::lookup::lookup;
 use crate::causes::causes;
 use crate::config::ConsulConfig;
@@ -48,10 +54,34 @@ struct Service {
     port: u16,
 }
 
+/// A host and a port, as an entry of the catalogue has them.
+type Name = (String, u16);
+
+/// What one read of the catalogue has found.
+pub(super) struct Listing {
+    /// What each name was resolved to, or why it was not.
+    pub(super) names: BTreeMap<Name, Result<Vec<SocketAddr>, String>>,
+    /// To wait for a change after it.
+    pub(super) index: Option<u64>,
+}
+
+/// The addresses that the names in the catalogue had when they were last resolved.
+#[derive(Default)]
+pub(super) struct Names {
+    known: BTreeMap<Name, Vec<SocketAddr>>,
+    /// Addresses that were in use before the first listing. Which names they belong to is not known.
+    unnamed: Option<BTreeSet<SocketAddr>>,
+}
+
 /// How long Consul may wait for a change; it adds up to a sixteenth.
-const WAIT: Duration = Duration::from_secs(60);
+pub(super) const WAIT: Duration = Duration::from_secs(60);
 /// The time beyond that after which a response is overdue.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the names of one listing may take to be looked up, all together. One that takes longer is not
+/// resolved; the others count.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many are looked up at the same time: each takes a thread.
+const LOOKUPS: usize = 64;
 /// The longest response that is read: some thousand instances.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 
@@ -73,42 +103,37 @@ impl Catalogue {
         Ok(Self { client, config, token })
     }
 
-    /// Reads the catalogue; with an index, waits for a change after it. Returns the instances and
-    /// the next index.
-    pub(super) async fn read(
-        &self,
-        index: Option<u64>,
-    ) -> Result<(Vec<(SocketAddr, HeaderValue)>, Option<u64>), String> {
-        let wait = if index.is_some() { WAIT + WAIT / 16 } else { Duration::ZERO };
-        let late = |_| format!("no answer within {:?}", wait + ANSWER_TIMEOUT);
+    /// Reads the catalogue; with an index, waits for a change after it, at most for `wait`.
+    pub(super) async fn read(&self, index: Option<u64>, wait: Duration) -> Result<Listing, String> {
+        // Whole seconds are sent, and 0 means Consul's own default.
+        let wait = wait.max(Duration::from_secs(1));
+        let longest = index.map_or(Duration::ZERO, |_| wait + wait / 16) + ANSWER_TIMEOUT;
+        let late = |_| format!("no answer within {longest:?}");
         let (entries, index) =
-            timeout(wait + ANSWER_TIMEOUT, self.ask(index)).await.map_err(late)??;
-        let mut found = Vec::new();
-        for entry in entries {
-            let host =
-                Some(entry.service.address).filter(|a| !a.is_empty()).unwrap_or(entry.node.address);
-            match lookup(host.trim_matches(['[', ']']), entry.service.port).await {
-                Ok(addresses) => {
-                    found.extend(addresses.into_iter().filter_map(|at| {
-                        HeaderValue::from_str(&at.to_string()).ok().map(|host| (at, host))
-                    }));
-                }
-                Err(error) => {
-                    tracing::warn!(upstream = host, %error, "Address in Consul not resolved");
-                }
-            }
-        }
-        Ok((found, index))
+            timeout(longest, self.ask(index.map(|index| (index, wait)))).await.map_err(late)??;
+        // Several entries may have the same name.
+        let names: BTreeSet<Name> = entries.into_iter().map(Entry::name).collect();
+        Ok(Listing { names: look_up(names).await, index })
     }
 
-    async fn ask(&self, index: Option<u64>) -> Result<(Vec<Entry>, Option<u64>), String> {
-        let mut request = self.client.get(self.address(index));
+    async fn ask(
+        &self,
+        after: Option<(u64, Duration)>,
+    ) -> Result<(Vec<Entry>, Option<u64>), String> {
+        let mut request = self.client.get(self.address(after));
         if let Some(token) = &self.token {
             request = request.header("x-consul-token", token.clone());
         }
         let mut answer = request.send().await.map_err(|error| causes(&error))?;
         if answer.status() != StatusCode::OK {
             return Err(format!("answered {}", answer.status()));
+        }
+        if is_filtered(answer.headers()) {
+            // Some are better than none.
+            tracing::warn!(
+                "Consul leaves out instances that the token may not read; it needs service:read for the \
+                 service and node:read for all its nodes"
+            );
         }
         let index = answer.headers().get("x-consul-index");
         let index = index.and_then(|value| value.to_str().ok()?.parse().ok());
@@ -120,7 +145,7 @@ impl Catalogue {
         Ok((entries, index.filter(|index| *index > 0)))
     }
 
-    fn address(&self, index: Option<u64>) -> Url {
+    fn address(&self, after: Option<(u64, Duration)>) -> Url {
         let mut address = self.config.url.clone();
         if let Ok(mut path) = address.path_segments_mut() {
             path.pop_if_empty().extend(["v1", "health", "service", &self.config.service]);
@@ -131,24 +156,112 @@ impl Catalogue {
             if let Some(tag) = &self.config.tag {
                 query.append_pair("tag", tag);
             }
-            if let Some(index) = index {
+            if let Some((index, wait)) = after {
                 query.append_pair("index", &index.to_string());
-                query.append_pair("wait", &format!("{}s", WAIT.as_secs()));
+                query.append_pair("wait", &format!("{}s", wait.as_secs()));
             }
         }
         address
     }
 }
 
+impl Entry {
+    fn name(self) -> Name {
+        let host = Some(self.service.address).filter(|host| !host.is_empty());
+        let host = host.unwrap_or(self.node.address);
+        (host.trim_matches(['[', ']']).to_owned(), self.service.port)
+    }
+}
+
+/// Whether Consul has left out what the token may not read. The list is shorter then and looks like a
+/// whole one. Consul does not say so to a request without a token.
+fn is_filtered(headers: &HeaderMap) -> bool {
+    let value = headers.get("x-consul-results-filtered-by-acls");
+    value.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+}
+
+async fn look_up(names: BTreeSet<Name>) -> BTreeMap<Name, Result<Vec<SocketAddr>, String>> {
+    let deadline = Instant::now() + LOOKUP_TIMEOUT;
+    let look_up_one = |name: Name| async move {
+        let found = match timeout_at(deadline, lookup(&name.0, name.1)).await {
+            Ok(found) => found.map_err(|error| error.to_string()),
+            Err(_) => Err("no answer in time".to_owned()),
+        };
+        (name, found)
+    };
+    stream::iter(names).map(look_up_one).buffer_unordered(LOOKUPS).collect().await
+}
+
+impl Listing {
+    /// Whether every name was resolved.
+    pub(super) fn is_resolved(&self) -> bool {
+        self.names.values().all(Result::is_ok)
+    }
+}
+
+impl Names {
+    /// The addresses of all names in a listing. A name that could not be resolved keeps those that it had.
+    /// If it has never been resolved here, the addresses that were already in use (`published`) and may be
+    /// its own stay, too: those with its port that no other name has.
+    pub(super) fn update(
+        &mut self,
+        listing: Listing,
+        published: impl FnOnce() -> Addresses,
+    ) -> Addresses {
+        // An empty list counts as a failure, so nothing is forgotten.
+        if listing.names.is_empty() {
+            return Addresses::new();
+        }
+        let (mut known, mut new_ports) = (BTreeMap::new(), BTreeSet::new());
+        for (name, found) in listing.names {
+            let found = found.map_err(|error| {
+                let kept = self.known.remove(&name);
+                let count = kept.as_ref().map_or(0, Vec::len);
+                tracing::warn!(
+                    upstream = name.0,
+                    error,
+                    kept = count,
+                    "Address in Consul not resolved"
+                );
+                kept
+            });
+            match found {
+                Ok(addresses) | Err(Some(addresses)) => {
+                    known.insert(name, addresses);
+                }
+                Err(None) => {
+                    new_ports.insert(name.1);
+                }
+            }
+        }
+        self.known = known;
+        let named: BTreeSet<SocketAddr> = self.known.values().flatten().copied().collect();
+        let unnamed = self
+            .unnamed
+            .get_or_insert_with(|| published().into_iter().map(|(address, _)| address).collect());
+        // What is gone here never comes back.
+        unnamed.retain(|address| !named.contains(address) && new_ports.contains(&address.port()));
+        named.iter().chain(unnamed.iter()).filter_map(|address| addressed(*address)).collect()
+    }
+}
+
+fn addressed(address: SocketAddr) -> Option<(SocketAddr, HeaderValue)> {
+    HeaderValue::from_str(&address.to_string()).ok().map(|host| (address, host))
+}
+
 /// Reads a catalogue once: the instances whose checks pass.
 pub async fn read_catalogue(
     config: ConsulConfig,
 ) -> Result<Vec<(SocketAddr, HeaderValue)>, String> {
-    Ok(Catalogue::new(config)?.read(None).await?.0)
+    let listing = Catalogue::new(config)?.read(None, WAIT).await?;
+    Ok(Names::default().update(listing, Addresses::new))
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
     use crate::config::Secret;
 
@@ -164,13 +277,129 @@ mod tests {
         let catalogue = Catalogue::new(config).unwrap();
         let base = "https://consul.example.com:8501/prefix/v1/health/service/mimir%2F1?passing=true&stale=&tag=http";
         assert_eq!(catalogue.address(None).as_str(), base);
-        assert_eq!(catalogue.address(Some(7)).as_str(), format!("{base}&index=7&wait=60s"));
+        let after = Some((7, WAIT));
+        assert_eq!(catalogue.address(after).as_str(), format!("{base}&index=7&wait=60s"));
     }
 
     #[test]
     fn an_entry_has_the_address_of_its_service_or_else_of_its_node() {
         let text = r#"[{"Node":{"Address":"10.0.0.1","ID":"x"},"Service":{"Address":"","Port":8080,"Tags":[]},"Checks":[]}]"#;
         let entries: Vec<Entry> = serde_json::from_str(text).unwrap();
-        assert_eq!((entries[0].node.address.as_str(), entries[0].service.port), ("10.0.0.1", 8080));
+        let names: Vec<Name> = entries.into_iter().map(Entry::name).collect();
+        assert_eq!(names, [("10.0.0.1".to_owned(), 8080)]);
+    }
+
+    fn at(host: u8, port: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, host], port))
+    }
+
+    /// Names with the port 8080; those without addresses could not be resolved.
+    fn listing(names: &[(&str, &[u8])]) -> Listing {
+        let found = |addresses: &[u8]| {
+            let addresses: Vec<_> = addresses.iter().map(|host| at(*host, 8080)).collect();
+            if addresses.is_empty() { Err("try again".to_owned()) } else { Ok(addresses) }
+        };
+        let names = names.iter().map(|(name, hosts)| (((*name).to_owned(), 8080), found(hosts)));
+        Listing { names: names.collect(), index: None }
+    }
+
+    fn update(names: &mut Names, found: Listing, published: &[SocketAddr]) -> Vec<SocketAddr> {
+        let published = || published.iter().copied().filter_map(addressed).collect();
+        names.update(found, published).into_iter().map(|(address, _)| address).collect()
+    }
+
+    // Without this, a name server that fails for a moment takes healthy instances out for a minute.
+    #[test]
+    fn a_name_that_is_not_resolved_keeps_its_addresses() {
+        let names = &mut Names::default();
+        let update = |names: &mut Names, found: &[(&str, &[u8])]| -> Vec<u8> {
+            let all = update(names, listing(found), &[]);
+            (0..9).filter(|host| all.contains(&at(*host, 8080))).collect()
+        };
+        assert_eq!(update(names, &[("a", &[1]), ("b", &[2, 3]), ("c", &[4])]), [1, 2, 3, 4]);
+        // The others change meanwhile.
+        assert_eq!(update(names, &[("a", &[5]), ("b", &[]), ("d", &[6])]), [2, 3, 5, 6]);
+        assert_eq!(update(names, &[("a", &[]), ("b", &[]), ("d", &[])]), [2, 3, 5, 6]);
+        // An empty list is a failed one: it changes nothing.
+        assert_eq!(update(names, &[]), [0_u8; 0]);
+        assert_eq!(update(names, &[("a", &[]), ("b", &[7])]), [5, 7]);
+        // What is no longer in the catalogue is forgotten.
+        assert_eq!(update(names, &[("b", &[7])]), [7]);
+        assert_eq!(update(names, &[("a", &[]), ("b", &[7])]), [7]);
+    }
+
+    #[test]
+    fn a_name_that_never_resolves_holds_up_no_other() {
+        let names = &mut Names::default();
+        for host in 1..9 {
+            let found = listing(&[("stale", &[]), ("good", &[host])]);
+            assert!(!found.is_resolved());
+            assert_eq!(update(names, found, &[]), [at(host, 8080)]);
+        }
+    }
+
+    // Another task has resolved the names before, and tells only the addresses.
+    #[test]
+    fn what_is_in_use_before_the_first_read_stays_while_a_name_is_not_resolved() {
+        let (names, used) = (&mut Names::default(), [at(1, 8080), at(2, 8080), at(3, 9090)]);
+        let both = [at(1, 8080), at(2, 8080)];
+        assert_eq!(update(names, listing(&[("a", &[1]), ("b", &[])]), &used), both);
+        assert_eq!(update(names, listing(&[("a", &[1]), ("b", &[])]), &[]), both);
+        assert_eq!(
+            update(names, listing(&[("a", &[1]), ("b", &[4])]), &used),
+            [at(1, 8080), at(4, 8080)]
+        );
+        // Later they do not come back.
+        assert_eq!(update(names, listing(&[("a", &[1]), ("c", &[])]), &used), [at(1, 8080)]);
+    }
+
+    // A host name with a NUL cannot be asked for, so no name server is needed.
+    #[tokio::test]
+    async fn a_name_that_fails_does_not_take_the_others_with_it() {
+        let names = ["nowhere\0", "127.0.0.1", "::1"].map(|host| (host.to_owned(), 8080));
+        let found = look_up(names.into()).await;
+        let resolved: Vec<_> = found.values().filter_map(|found| found.as_ref().ok()).collect();
+        assert_eq!((found.len(), resolved.len()), (3, 2));
+    }
+
+    /// A Consul that gives one answer to all.
+    async fn one_answer(headers: &str, entries: &str) -> ConsulConfig {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\n{headers}connection: close\r\ncontent-length: {}\r\n\r\n{entries}",
+            entries.len()
+        );
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let _ = socket.read(&mut [0; 4096]).await;
+                let _ = socket.write_all(answer.as_bytes()).await;
+            }
+        });
+        ConsulConfig {
+            url,
+            service: "mimir".to_owned(),
+            tag: None,
+            token: Secret::default(),
+            tls: None,
+        }
+    }
+
+    const TWO: &str = r#"[
+        {"Node":{"Address":"127.0.0.1"},"Service":{"Address":"","Port":8080}},
+        {"Node":{"Address":"127.0.0.1"},"Service":{"Address":"nowhere\u0000","Port":8080}}
+    ]"#;
+
+    // With a token that may not read all nodes, the instances on the others are missing, silently.
+    #[tokio::test]
+    async fn a_list_from_which_the_token_hides_instances_is_used_and_known() {
+        let partial = one_answer("X-Consul-Results-Filtered-By-ACLs: true\r\n", TWO).await;
+        assert_eq!(read_catalogue(partial).await.unwrap().len(), 1);
+        for (value, hides) in [("true", true), ("True", true), ("false", false)] {
+            let name = http::HeaderName::from_static("x-consul-results-filtered-by-acls");
+            let headers = HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
+            assert_eq!(is_filtered(&headers), hides, "{value}");
+        }
+        assert!(!is_filtered(&HeaderMap::new()));
     }
 }

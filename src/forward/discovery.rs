@@ -3,7 +3,7 @@
 //! configured.
 //!
 //! A failed or empty lookup changes nothing: the known instances stay, and their health decides
-//! which of them are used.
+//! which of them are used. The same holds for each name in the catalogue on its own.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::consul::Catalogue;
+use super::consul::{Catalogue, Listing, Names, WAIT};
 use super::instances::{Addresses, Instances, SourceId};
 use super::lookup::lookup;
 use crate::backoff::{Backoff, spread};
@@ -37,8 +37,8 @@ pub async fn resolve(instances: &Arc<Instances>, config: &UpstreamConfig) {
     if let Some(catalogue) = catalogue(config) {
         let instances = Arc::clone(instances);
         lookups.spawn(async move {
-            if let Ok((found, _)) = catalogue.read(None).await {
-                adopt(&instances, generation, found);
+            if let Ok(listing) = catalogue.read(None, WAIT).await {
+                adopt(&instances, generation, &mut Names::default(), listing);
             }
         });
     }
@@ -106,14 +106,22 @@ pub async fn find(
     if let Some(addresses) = known.filter(|_| config.consul.is_some()) {
         found.insert(CONSUL, addresses);
     } else if let Some(catalogue) = catalogue(config) {
-        match catalogue.read(None).await {
-            Ok((addresses, _)) if !addresses.is_empty() => {
+        // With another token only, what is in use may belong to a name that cannot be resolved now.
+        let service = |config: &UpstreamConfig| {
+            config.consul.clone().map(|consul| (consul.url, consul.service, consul.tag))
+        };
+        let is_same = service(before) == service(config);
+        let used = || instances.found_by(CONSUL).filter(|_| is_same).unwrap_or_default();
+        let listing = catalogue.read(None, WAIT).await;
+        match listing.map(|listing| Names::default().update(listing, used)) {
+            Ok(addresses) if !addresses.is_empty() => {
                 found.insert(CONSUL, addresses);
             }
             // It was not found before either: nothing gets worse, and what else is configured may be the way out.
             _ if before.consul == config.consul => {}
             Ok(_) => {
-                let problem = "no instance of this service passes its checks in Consul";
+                let problem = "no instance of this service passes its checks in Consul, or none of \
+                               their names can be resolved";
                 faults.push(("upstream.consul_service", problem.to_owned()));
             }
             Err(problem) => {
@@ -159,11 +167,16 @@ fn catalogue(config: &UpstreamConfig) -> Option<Catalogue> {
         .ok()
 }
 
-fn adopt(instances: &Instances, generation: u64, found: Addresses) {
-    if found.is_empty() {
-        instances.watch.metrics.resolve_failures.increment(1);
+/// Publishes what the catalogue has, and what `names` knows of names that could not be resolved.
+fn adopt(instances: &Instances, generation: u64, names: &mut Names, listing: Listing) {
+    if listing.names.is_empty() {
         tracing::warn!("No passing instance in Consul; keeping the known ones");
-    } else {
+    }
+    if listing.names.is_empty() || !listing.is_resolved() {
+        instances.watch.metrics.resolve_failures.increment(1);
+    }
+    let found = names.update(listing, || instances.found_by(CONSUL).unwrap_or_default());
+    if !found.is_empty() {
         instances.publish(generation, CONSUL, found);
     }
 }
@@ -182,10 +195,15 @@ async fn follow(
     interval: Duration,
 ) {
     let (mut index, mut backoff) = (None, Backoff::new(FIRST_RETRY, LAST_RETRY));
+    let (mut names, mut wait) = (Names::default(), WAIT);
     loop {
-        match catalogue.read(index).await {
-            Ok((found, next)) => {
-                adopt(&instances, generation, found);
+        match catalogue.read(index, wait).await {
+            Ok(listing) => {
+                let next = listing.index;
+                // A change of the catalogue is still known immediately, but a name may be resolved again
+                // without one.
+                wait = if listing.is_resolved() { WAIT } else { spread(interval).min(WAIT) };
+                adopt(&instances, generation, &mut names, listing);
                 backoff.reset();
                 // An index that went back belongs to another catalogue (a restored one).
                 let goes_on = index.zip(next).is_none_or(|(before, now)| now >= before);
@@ -199,6 +217,101 @@ async fn follow(
                 index = None;
                 sleep(backoff.next_wait()).await;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_util::task::AbortOnDropHandle;
+    use url::Url;
+
+    use super::*;
+    use crate::config::{ConsulConfig, HealthConfig, Secret};
+    use crate::telemetry::Metrics;
+
+    fn instances() -> Arc<Instances> {
+        let config = HealthConfig {
+            max_in_flight: 10,
+            ready_interval: Duration::ZERO,
+            ready_timeout: Duration::from_secs(1),
+            eject_after: 3,
+            eject_min: Duration::from_secs(60),
+            eject_max: Duration::from_secs(60),
+            panic_percent: 50,
+            slow_start: Duration::ZERO,
+            tls: None,
+        };
+        Arc::new(Instances::new(config, Arc::new(Metrics::register())))
+    }
+
+    fn used(hosts: &[u8]) -> Addresses {
+        let at = |host: &u8| SocketAddr::from(([127, 0, 0, *host], 8080));
+        let host = http::HeaderValue::from_static("mimir");
+        hosts.iter().map(|host_number| (at(host_number), host.clone())).collect()
+    }
+
+    // A host name with a NUL is never resolved, without a name server.
+    const LISTED: &str = r#"[
+        {"Node":{"Address":"127.0.0.1"},"Service":{"Address":"","Port":8080}},
+        {"Node":{"Address":"127.0.0.2"},"Service":{"Address":"nowhere\u0000","Port":8080}}
+    ]"#;
+
+    // Without this, the instance of the name is gone, and the next look comes after a minute.
+    #[tokio::test]
+    async fn while_a_name_is_not_resolved_its_instance_stays_and_it_is_looked_up_again_soon() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&asked);
+        let _consul = AbortOnDropHandle::new(tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let mut head = [0; 4096];
+                let length = socket.read(&mut head).await.unwrap_or_default();
+                heard.lock().push(String::from_utf8_lossy(&head[..length]).into_owned());
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nx-consul-index: 7\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{LISTED}",
+                    LISTED.len()
+                );
+                let _ = socket.write_all(answer.as_bytes()).await;
+            }
+        }));
+        let config = ConsulConfig {
+            url,
+            service: "mimir".to_owned(),
+            tag: None,
+            token: Secret::default(),
+            tls: None,
+        };
+        let instances = instances();
+        instances.publish(instances.generation(), CONSUL, used(&[1, 2]));
+        let following = follow(
+            Arc::clone(&instances),
+            instances.generation(),
+            Catalogue::new(config).unwrap(),
+            Duration::from_secs(3),
+        );
+        let _following = AbortOnDropHandle::new(tokio::spawn(following));
+        let enough = async {
+            while asked.lock().len() < 4 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), enough).await.unwrap();
+        let found = instances.found_by(CONSUL).unwrap();
+        let found: Vec<SocketAddr> = found.into_iter().map(|(address, _)| address).collect();
+        assert_eq!(
+            found,
+            used(&[1, 2]).into_iter().map(|(address, _)| address).collect::<Vec<_>>()
+        );
+        let asked = asked.lock().clone();
+        assert!(!asked[0].contains("wait="), "{}", asked[0]);
+        for next in &asked[1..] {
+            let is_short = (2..=3).any(|wait| next.contains(&format!("index=7&wait={wait}s ")));
+            assert!(is_short, "{next}");
         }
     }
 }

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::exchange::Stream;
-use super::phase::Phase;
+use super::phase::{Phase, Quiet};
 
 /// One connection. Only one thread uses it, so the locks do not block; while all connections are taken, another thread
 /// looks at the phase, too.
@@ -16,7 +16,7 @@ pub(super) struct Activity {
     phase: Mutex<Phase>,
     /// Streams that have ended, but whose last bytes the client has not taken.
     left_behind: Mutex<Vec<Arc<Stream>>>,
-    /// An answer was cut off: the client must not take it for a complete one.
+    /// An answer was cut off, or is to be: the client must not take it for a complete one.
     broken: AtomicBool,
     /// The connection's task.
     task: OnceLock<Waker>,
@@ -90,6 +90,18 @@ impl Activity {
 
     pub(super) fn break_off(&self) {
         self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Breaks off a connection whose client does not read, from another thread, which wakes the task afterwards.
+    /// Returns false if the client has read since.
+    pub(super) fn break_off_unread(&self) -> bool {
+        // As long as the phase is locked, the task can neither write more nor put the connection to rest.
+        let phase = self.phase();
+        let is_unread = matches!(phase.quiet(), Some((_, Quiet::NotReading)));
+        if is_unread {
+            self.break_off();
+        }
+        is_unread
     }
 
     pub(super) fn is_broken(&self) -> bool {

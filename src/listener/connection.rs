@@ -31,7 +31,6 @@ use super::proxy_header::{self, ProxyHeader};
 use super::resting::{FAREWELL, Resting, Woken};
 use super::socket::{Protocol, Socket, protocol_of, read_first};
 use super::tls::{self, Session};
-use super::unsent::{Unsent, WidePlaces};
 use super::watch::{Action, Watch};
 use super::workers::{Doors, Handed};
 use crate::config::ListenConfig;
@@ -49,7 +48,6 @@ pub(super) struct Surroundings {
     pub(super) closing: CancellationToken,
     pub(super) doors: Doors,
     handshakes: Handshakes,
-    wide_places: Arc<WidePlaces>,
 }
 
 /// What one configuration makes of a worker.
@@ -61,8 +59,7 @@ pub(super) struct Front {
 impl Surroundings {
     pub(super) fn new(front: Front, closing: CancellationToken, doors: Doors) -> Self {
         let front = ArcSwap::from_pointee(front);
-        let (handshakes, wide_places) = <(Handshakes, Arc<WidePlaces>)>::default();
-        Self { front, closing, doors, handshakes, wide_places }
+        Self { front, closing, doors, handshakes: Handshakes::default() }
     }
 
     /// The current one. Whoever asks keeps it for as long as it serves a request.
@@ -107,9 +104,9 @@ impl Connection {
     }
 
     /// hyper's half of the socket.
-    fn socket(&self, first: Bytes, activity: &Arc<Activity>, places: &Arc<WidePlaces>) -> Socket {
+    fn socket(&self, first: Bytes, activity: &Arc<Activity>) -> Socket {
         let (stream, activity) = (Arc::clone(&self.stream), Arc::clone(activity));
-        Socket::new(stream, first, activity, self.tls.clone(), Unsent::new(places))
+        Socket::new(stream, first, activity, self.tls.clone())
     }
 
     /// The other one.
@@ -349,7 +346,7 @@ async fn http1(
     counted.tracker().serves(&activity);
     let front = around.front();
     let watch = connection.watch(&activity, Timeouts::of(&front.config));
-    let socket = connection.socket(resumed.bytes, &activity, &around.wide_places);
+    let socket = connection.socket(resumed.bytes, &activity);
     let service = service_fn(|request| {
         let (response, exchange) = answer(request, client, around, &activity);
         let activity = Arc::clone(&activity);
@@ -389,7 +386,7 @@ async fn http2(
     let front = around.front();
     let timeouts = Timeouts::of(&front.config);
     let watch = connection.watch(&activity, timeouts);
-    let outbox = Outbox::new(connection.socket(resumed.bytes, &activity, &around.wide_places));
+    let outbox = Outbox::new(connection.socket(resumed.bytes, &activity));
     let metrics = Arc::clone(&front.pipeline.outlets.metrics);
     let streams = Streams::new(Arc::clone(&activity), timeouts.write, metrics);
     let service = service_fn(|request| {
@@ -517,6 +514,11 @@ async fn watched(
                 } else {
                     ConnectionEnd::Closed
                 };
+                // After a failed write there is nothing to linger for: a FIN behind what is queued would make a
+                // part of an answer look whole.
+                if activity.phase().owes_rest() {
+                    activity.break_off();
+                }
                 // h2 still reads when it has sent its last frame, and a flood is not read to its end.
                 let lingers = activity.phase().is_http1() && !activity.is_broken();
                 return Poll::Ready(if lingers { Ended::Served(why) } else { Ended::By(why) });

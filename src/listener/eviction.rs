@@ -2,7 +2,8 @@
 //! have been silent for the longest. Otherwise whoever opens that many and says nothing would lock everybody out for
 //! as long as an idle connection may last, without a credential.
 //!
-//! A connection without a request is ended by the kernel's `shutdown` for reading, as if its client had ended it.
+//! A connection without a request is ended by the kernel's `shutdown` for reading, as if its client had ended it. One
+//! whose client does not read its answer ends by a reset: a FIN would make a part of the answer look whole.
 //! Whose bytes have arrived and are not read yet is not silent: it waits for us.
 
 use std::collections::HashMap;
@@ -142,13 +143,23 @@ impl Tracker {
         let state = self.state.lock();
         // It may have begun a request since.
         let Some((_, quiet)) = state.quiet() else { return false };
-        let end = |stream: Arc<TcpStream>| match quiet {
-            Quiet::NoRequest if net::peek(&stream).is_ok_and(|bytes| bytes > 0) => false,
-            Quiet::NoRequest => net::shut_down(&stream, Shutdown::Read).is_ok(),
-            Quiet::NotReading => net::shut_down(&stream, Shutdown::Both).is_ok(),
+        let unread = match &state.doing {
+            Doing::Serves(activity) if quiet == Quiet::NotReading => Some(activity),
+            _ => None,
         };
-        let is_ended = state.stream.upgrade().is_some_and(end);
+        let end = |stream: Arc<TcpStream>| {
+            let waits_for_us = net::peek(&stream).is_ok_and(|bytes| bytes > 0);
+            !waits_for_us && net::shut_down(&stream, Shutdown::Read).is_ok()
+        };
+        let is_ended = match unread {
+            Some(activity) => activity.break_off_unread(),
+            None => state.stream.upgrade().is_some_and(end),
+        };
         self.is_evicted.fetch_or(is_ended, Ordering::Relaxed);
+        // After that, so that the end is counted as an eviction.
+        if let Some(activity) = unread {
+            activity.wake();
+        }
         is_ended
     }
 }
@@ -165,6 +176,8 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listener::framing::BodyLength;
+    use crate::listener::phase::Phase;
 
     #[test]
     fn of_few_few_are_ended() {
@@ -193,6 +206,25 @@ mod tests {
         assert_eq!(ended(), [true, true, false, true], "the last was silent for too short a time");
         tracked.remove(&all[0].0);
         assert_eq!(tracked.0.lock().tracked.len(), 3);
+    }
+
+    // A FIN behind what is queued would make a part of an answer look whole.
+    #[tokio::test]
+    async fn who_does_not_read_is_broken_off() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (tracked, now) = (Tracked::default(), Instant::now());
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let stream = Arc::new(listener.accept().await.unwrap().0);
+        let tracker = tracked.add();
+        tracker.is_on(&stream);
+        let activity = Activity::new(Phase::http1(now, None));
+        tracker.serves(&activity);
+        activity.phase().begin(BodyLength::Known(0), false, || now);
+        activity.phase().blocked(|| now);
+        assert_eq!((tracked.evict(now), activity.is_broken()), (0, false), "it may be slow");
+        let later = now + LEAST_NOT_READING;
+        assert_eq!((tracked.evict(later), tracker.is_evicted()), (1, true));
+        assert!(activity.is_broken());
     }
 
     // A client whose request waits for us has said something, and one in its handshake has more time.

@@ -112,6 +112,8 @@ pub(super) struct Phase {
     unblocked_at: Option<Instant>,
     /// Something was written since the last request began.
     has_answered: bool,
+    /// All answers have been written, and nothing follows them.
+    has_said_all: bool,
     /// The last request's client accepts interim responses.
     takes_interim: bool,
     /// When the drain began.
@@ -159,6 +161,7 @@ impl Phase {
             blocked_since: None,
             unblocked_at: None,
             has_answered: false,
+            has_said_all: false,
             takes_interim: false,
             closing_since: None,
             outstays: false,
@@ -288,13 +291,17 @@ impl Phase {
         self.discarded -= 1;
     }
 
-    /// The socket took bytes. Returns how long it had taken none, if it was asked to.
-    pub(super) fn wrote(&mut self, now: impl FnOnce() -> Instant) -> Option<Duration> {
+    /// The socket took bytes.
+    pub(super) fn wrote(&mut self, now: impl FnOnce() -> Instant) {
         self.has_answered = true;
-        let since = self.blocked_since.take()?;
-        let now = now();
-        self.unblocked_at = Some(now);
-        Some(now.saturating_duration_since(since))
+        if self.blocked_since.take().is_some() {
+            self.unblocked_at = Some(now());
+        }
+    }
+
+    /// All answers have been written: the connection's end is next.
+    pub(super) fn said_all(&mut self) {
+        self.has_said_all = true;
     }
 
     /// Counts written bytes.
@@ -324,6 +331,14 @@ impl Phase {
     pub(super) fn owes_head(&self) -> bool {
         let is_complete = self.exchanges > 0 && self.uploads == 0;
         is_complete && !self.has_answered && self.takes_interim
+    }
+
+    /// Whether a client of HTTP/1.1 or 1.0 has been sent a part of an answer, and not the rest: if the connection ended
+    /// without a reset, it could take the part for the whole. The last bytes of an answer may wait when its request has
+    /// ended. HTTP/2 marks the end of each answer.
+    pub(super) fn owes_rest(&self) -> bool {
+        let is_part = self.blocked_since.is_some() || (self.exchanges > 0 && self.has_answered);
+        self.is_http1() && is_part && !self.has_said_all
     }
 
     pub(super) fn is_http1(&self) -> bool {

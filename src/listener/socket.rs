@@ -14,7 +14,6 @@ use tokio::time::Instant;
 
 use super::activity::Activity;
 use super::tls::Session;
-use super::unsent::{self, Unsent};
 use crate::net::{self, Detached, TcpStream};
 
 /// hyper's half of the socket; the other is its [`Watch`](super::watch::Watch)'s.
@@ -24,7 +23,6 @@ pub(super) struct Socket {
     prefix: Bytes,
     activity: Arc<Activity>,
     tls: Option<Arc<Session>>,
-    unsent: Unsent,
 }
 
 impl Socket {
@@ -33,12 +31,11 @@ impl Socket {
         prefix: Bytes,
         activity: Arc<Activity>,
         tls: Option<Arc<Session>>,
-        unsent: Unsent,
     ) -> Self {
         if let Some(session) = &tls {
             session.resume(&stream, &activity);
         }
-        Self { stream, prefix, activity, tls, unsent }
+        Self { stream, prefix, activity, tls }
     }
 
     /// Ends without `close_notify`: the session goes on.
@@ -49,21 +46,16 @@ impl Socket {
     }
 
     fn poll_write_with(
-        &mut self,
+        &self,
         cx: &mut Context<'_>,
         length: usize,
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         let blocked = || self.activity.phase().blocked(Instant::now);
         let count = ready!(poll_write_of(&self.stream, cx, length, write, blocked))?;
-        let waited = {
-            let mut phase = self.activity.phase();
-            phase.sent(count);
-            phase.wrote(Instant::now)
-        };
-        if let Some(waited) = waited {
-            self.unsent.took(&self.stream, count, waited);
-        }
+        let mut phase = self.activity.phase();
+        phase.wrote(Instant::now);
+        phase.sent(count);
         Poll::Ready(Ok(count))
     }
 
@@ -164,7 +156,7 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
@@ -175,7 +167,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
@@ -198,6 +190,8 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper has flushed everything before. A `close_notify` may still wait, but it is no part of an answer.
+        self.activity.phase().said_all();
         match &self.tls {
             None => Poll::Ready(net::shut_down(&self.stream, Shutdown::Write)),
             Some(session) => session.poll_shutdown(cx),
@@ -207,10 +201,11 @@ impl AsyncWrite for Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.unsent.narrow(&self.stream);
         // HTTP/1.0 ends a body by closing: only a reset tells a cut-off answer from a complete one. It
-        // also drops unread bytes, which the kernel would otherwise keep for long.
-        if self.activity.is_broken() {
+        // also drops unread bytes, which the kernel would otherwise keep for long. An answer may be cut off here,
+        // too: at the end of a drain, or by a panic. hyper drops the socket before the body, so the answer's
+        // exchange has not ended yet.
+        if self.activity.is_broken() || self.activity.phase().owes_rest() {
             let _ = self.stream.set_zero_linger();
         } else if let Some(session) = &self.tls {
             session.send_close_notify();
@@ -218,13 +213,18 @@ impl Drop for Socket {
     }
 }
 
+/// How much of an answer the kernel keeps for a client that it has not sent yet. What is on its way is
+/// not counted, so this bounds no line's speed; without it the kernel's buffer grows to megabytes
+/// for each client that does not read, and keeps them after the connection is closed.
+const MOST_UNSENT_BYTES: u32 = 128 << 10;
+
 /// Sets how the kernel treats a client's socket. `unacknowledged` is how long data that the client does
 /// not acknowledge, or has no room for, stays in the kernel, also after the connection is closed. It is
 /// longer than every deadline of ours, so that those decide while the connection is open.
 pub(super) fn prepare(socket: &Detached, unacknowledged: Duration) -> io::Result<()> {
     socket.set_nodelay(true)?;
     // Old kernels and sandboxes lack these; the connection works all the same.
-    let _ = net::limit_unsent(socket, unsent::MOST_BYTES);
+    let _ = net::limit_unsent(socket, MOST_UNSENT_BYTES);
     let _ = net::time_out_unacknowledged(socket, unacknowledged);
     Ok(())
 }

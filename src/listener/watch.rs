@@ -101,6 +101,10 @@ impl Watch {
         is_better_elsewhere: impl FnOnce() -> bool,
     ) -> Poll<Action> {
         self.activity.watched_by(cx.waker());
+        // Another thread has ended the connection.
+        if self.activity.is_broken() {
+            return Poll::Ready(Action::End(ConnectionEnd::Closed));
+        }
         if self.poll_gone(cx).is_ready() {
             self.activity.break_off();
             return Poll::Ready(Action::End(ConnectionEnd::Closed));

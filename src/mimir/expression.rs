@@ -5,7 +5,7 @@
 //! calls 90, 20,000 signs 7, 1,000 `or` 17 (500: 3, 300: 0.7), 10,000 `+1` 4. Nested calls multiply
 //! the cost of their argument: 390 `or` in 90 times `abs` 6. Matchers, plain regular expressions,
 //! arguments and grouping labels take linear time (20,000 of them 0.2 to 0.6), so a limit on their
-//! length is enough. A few bytes that expand are counted by what they expand to: counted
+//! length is enough, where groups do not capture very much. A few bytes that expand are counted by what they expand to: counted
 //! repetitions in patterns (7 KB: 200 MB), points of subqueries (`[5h:1ms]`: 280 MB), and texts
 //! that `label_replace` and `label_join` multiply (565 bytes: a label of more than 16 MiB, at which
 //! Mimir exits). Queries and rules are both checked.
@@ -30,7 +30,12 @@ const LABEL: u64 = 2_048;
 
 /// The most that counted repetitions may add to all patterns of a request. Mimir takes up to 325
 /// bytes for each.
-const MOST_PATTERN_WEIGHT: u64 = 32 << 10;
+pub const MOST_PATTERN_WEIGHT: u64 = 32 << 10;
+
+/// The most that the groups of all patterns of a request may capture. Mimir takes 16 bytes for each, and
+/// copies them for each character of a value, in a call that no timeout ends: 32,700 times `(.?)` took 17 GB. Two
+/// groups may be as long as an expression.
+const MOST_CAPTURES: u64 = 512 << 10;
 
 /// Limits for one expression. The defaults allow what people and generators write, and stay far
 /// below what takes Mimir a second.
@@ -93,6 +98,8 @@ pub enum Measure {
     LabelBytes,
     /// Counted repetitions.
     Patterns,
+    /// Groups of patterns, times their length.
+    Captures,
 }
 
 /// A limit that an expression exceeds.
@@ -121,7 +128,7 @@ impl Measure {
             Self::Operators => "expression_operators",
             Self::NestedTerms => "expression_nested_terms",
             Self::SubqueryPoints => "expression_subquery_points",
-            Self::LabelBytes | Self::Patterns => return None,
+            Self::LabelBytes | Self::Patterns | Self::Captures => return None,
         })
     }
 }
@@ -158,6 +165,11 @@ impl fmt::Display for Excess {
                 f,
                 "has regular expressions that are too large: counted repetitions such as {{1000}} count \
                  as if they were written out, {most} characters at most"
+            )?,
+            Measure::Captures => write!(
+                f,
+                "has regular expressions with too many groups: groups times characters are {most} at most; write \
+                 (?:…) where a group is not referred to"
             )?,
         }
         match self.measure.key() {

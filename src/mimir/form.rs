@@ -7,7 +7,7 @@
 
 use http::{HeaderMap, header};
 
-use super::expression::{Excess, ExpressionLimits, Scanner};
+use super::expression::{Excess, ExpressionLimits, MOST_PATTERN_WEIGHT, Measure, Pattern, Scanner};
 
 /// The parameters that Mimir parses as `PromQL`: `query` and `match[]` of Prometheus' API,
 /// `selector` of the cardinality API.
@@ -57,6 +57,23 @@ pub fn check_query(query: &str, limits: &ExpressionLimits) -> Result<(), FormExc
     let mut scanner = FormScanner::new(limits);
     scanner.push(query.as_bytes())?;
     scanner.end()
+}
+
+/// Checks the regular expressions in a query string of Alertmanager's API: `filter` and `receiver`, which it compiles for
+/// each request. Every value counts: another version may compile more of them.
+pub fn check_patterns(query: &str) -> Result<(), FormExcess> {
+    let (mut weight, mut at): (u64, usize) = (0, 0);
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        at += value.len();
+        weight = weight.saturating_add(Pattern::of(value.as_bytes()).added());
+        if weight > MOST_PATTERN_WEIGHT {
+            let most = usize::try_from(MOST_PATTERN_WEIGHT).unwrap_or(usize::MAX);
+            let excess = Excess { measure: Measure::Patterns, most, at };
+            let parameter = if name == "receiver" { "receiver" } else { "filter" };
+            return Err(FormExcess { parameter, excess });
+        }
+    }
+    Ok(())
 }
 
 /// Whether a body with the content type of these headers has no parameters outside of a form. Mimir
@@ -269,6 +286,25 @@ mod tests {
         let form = vec!["match[]={a=~\".{1000}\"}"; 40].join("&");
         let excess = check_query(&form, &ExpressionLimits::default()).unwrap_err();
         assert_eq!(excess.excess.measure, Measure::Patterns);
+    }
+
+    // 23 KB took a gigabyte in the Alertmanager of everybody.
+    #[test]
+    fn patterns_for_the_alertmanager_add_up() {
+        for query in [
+            format!("receiver={}", ".{1000}".repeat(40)),
+            format!("filter={}", "a%3D~%22.%7B1000%7D%22".repeat(40)),
+            vec!["filter=a%3D~.{1000}"; 40].join("&"),
+            format!("receiver_matchers={}", ".{1000}".repeat(40)),
+        ] {
+            let excess = check_patterns(&query).unwrap_err();
+            assert_eq!(excess.excess.measure, Measure::Patterns, "{query}");
+        }
+        for query in
+            ["", "filter=a%3D%22b%22&active=true", "receiver=.*", "filter=a=~%22[0-9]{3}%22"]
+        {
+            assert_eq!(check_patterns(query), Ok(()), "{query}");
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use super::expression::Pattern;
+
 /// A silence to be created or changed.
 #[derive(Debug)]
 pub struct Silence(Map<String, Value>);
@@ -24,6 +26,8 @@ pub enum SilenceFault {
     NotAnObject,
     /// A field name differs from the API's only in case.
     Spelling(&'static str),
+    /// Its matchers are too large.
+    Patterns,
 }
 
 /// The fields of the API, also those of newer Alertmanagers.
@@ -31,6 +35,10 @@ const FIELDS: [&str; 7] =
     ["id", "matchers", "startsAt", "endsAt", "createdBy", "comment", "annotations"];
 
 const AUTHOR: &str = "createdBy";
+
+/// The most characters of all matchers, with counted repetitions such as `{100}` written out. The Alertmanager keeps them
+/// compiled for each silence, 40 bytes a character and more, and reads them again when it starts.
+const MOST_WEIGHT: u64 = 16 << 10;
 
 impl Silence {
     /// Reads a body.
@@ -47,6 +55,10 @@ impl Silence {
                 return Err(SilenceFault::Spelling(field));
             }
         }
+        // Go takes `Value` for `value`, so every text counts.
+        if fields.get("matchers").map_or(0, weight) > MOST_WEIGHT {
+            return Err(SilenceFault::Patterns);
+        }
         Ok(Self(fields))
     }
 
@@ -62,6 +74,16 @@ impl Silence {
     }
 }
 
+/// The weight of all texts in a value as regular expressions.
+fn weight(value: &Value) -> u64 {
+    match value {
+        Value::String(text) => Pattern::weight(text),
+        Value::Array(values) => values.iter().map(weight).fold(0, u64::saturating_add),
+        Value::Object(fields) => fields.values().map(weight).fold(0, u64::saturating_add),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
+}
+
 /// Equal for all names that Go treats as the same, including `\u{17F}` for `s` and `\u{212A}`
 /// for `k`.
 fn fold(name: &str) -> String {
@@ -74,6 +96,11 @@ impl fmt::Display for SilenceFault {
             Self::ContentType => f.write_str("a silence must be application/json, not compressed"),
             Self::NotJson => f.write_str("the silence is not valid JSON"),
             Self::NotAnObject => f.write_str("a silence must be a JSON object"),
+            Self::Patterns => write!(
+                f,
+                "the matchers of the silence are too large: {MOST_WEIGHT} characters at most, counted repetitions such \
+                 as {{1000}} written out"
+            ),
             Self::Spelling(field) => {
                 write!(f, "a field of the silence is spelt in another case; it is {field:?}")
             }
@@ -109,6 +136,24 @@ mod tests {
         assert_eq!(sent("{}"), json!({"createdBy": "alice"}));
         let silence = Silence::parse(body.to_string().as_bytes()).unwrap();
         assert_eq!(silence.ends_at(), Some("2030-01-01T00:00:00Z"));
+    }
+
+    // A silence of 10 KB with counted repetitions takes 56 MB for as long as it is kept.
+    #[test]
+    fn matchers_that_expand_are_refused() {
+        let of = |matchers: Value| {
+            Silence::parse(json!({ "matchers": matchers }).to_string().as_bytes()).err()
+        };
+        let heavy = ".{1000}".repeat(20);
+        for matchers in [
+            json!([{"name": "a", "value": heavy, "isRegex": true}]),
+            json!([{"name": "a", "VALUE": heavy, "isregex": true}]),
+            json!(vec![json!({"name": "a", "value": ".{1000}"}); 20]),
+            json!([{"name": "a", "value": "x".repeat(20_000)}]),
+        ] {
+            assert_eq!(of(matchers), Some(SilenceFault::Patterns));
+        }
+        assert_eq!(of(json!([{"name": "a", "value": "host-[0-9]{1,3}|".repeat(300)}])), None);
     }
 
     #[test]

@@ -35,6 +35,6 @@ pub(crate) fn time_out_unacknowledged(socket: &impl AsFd, after: Duration) -> io
 }
 
 /// How much of what was written the kernel keeps before it has sent it.
-pub(crate) fn limit_unsent(socket: &impl AsFd, bytes: u32) -> io::Result<()> {
+pub(crate) fn limit_unsent(socket: &Detached, bytes: u32) -> io::Result<()> {
     SockRef::from(socket).set_tcp_notsent_lowat(bytes)
 }

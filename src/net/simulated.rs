@@ -622,6 +622,6 @@ pub(crate) fn time_out_unacknowledged<S>(_: &S, _: Duration) -> io::Result<()> {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the kernel's can fail")]
-pub(crate) fn limit_unsent<S>(_: &S, _: u32) -> io::Result<()> {
+pub(crate) fn limit_unsent(_: &Detached, _: u32) -> io::Result<()> {
     Ok(())
 }

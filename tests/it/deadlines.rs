@@ -340,6 +340,46 @@ async fn half_an_answer_to_http_1_0_ends_by_a_reset() {
     assert!(end.is_err(), "a clean end after {}", String::from_utf8_lossy(&answer));
 }
 
+// So must one that the end of a drain cuts off. One that is whole, and not read yet, is not lost by that.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_a_drain_cuts_off_ends_by_a_reset() {
+    const WHOLE: &str = "/prometheus/api/v1/labels";
+    let upstream = Upstream::start(|request: Received| async move {
+        if request.target.starts_with(WHOLE) {
+            return Response::new(BodyExt::boxed(StreamBody::new(
+                pieces(1, 32 << 10).map(|piece| piece.map(Frame::data)),
+            )));
+        }
+        let half = pieces(1, 4).chain(futures_util::stream::pending());
+        Response::new(BodyExt::boxed(StreamBody::new(half.map(|piece| piece.map(Frame::data)))))
+    })
+    .await;
+    let mut fixture =
+        proxy_fixture(&upstream.url(), &[("shutdown.drain_timeout", "\"300ms\"")]).await;
+    let mut cut_off = connect(&fixture).await;
+    let head = fixture.head(&format!("GET {QUERY}"), "").replace("HTTP/1.1", "HTTP/1.0");
+    cut_off.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"xxxx") {
+        assert!(cut_off.read_buf(&mut answer).await.unwrap() > 0);
+    }
+    let mut whole = connect(&fixture).await;
+    whole.write_all(fixture.head(&format!("GET {WHOLE}"), "").as_bytes()).await.unwrap();
+    wait_until("it is answered", Duration::from_secs(5), async || {
+        fixture.proxy.access_log(WHOLE).len() == 1
+    })
+    .await;
+    fixture.proxy.process.signal("TERM");
+    let end = cut_off.read_to_end(&mut answer).await;
+    let is_reset =
+        end.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset);
+    assert!(is_reset, "{end:?} after {}", String::from_utf8_lossy(&answer));
+    assert!(fixture.proxy.process.wait(Duration::from_secs(5)).is_some());
+    let mut answer = Vec::new();
+    whole.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.ends_with(b"xxxx\r\n0\r\n\r\n"), "{}", answer.len());
+}
+
 // Requests that are cut off at the end of a drain are logged, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_are_cut_off_are_logged() {

@@ -90,6 +90,10 @@ async fn expensive_expressions_never_reach_mimir() {
         ("count_over_time(vector(1)[5h:1ms])".to_owned(), "expression_subquery_points"),
         ("count_over_time(vector(1)[5h*100:1m])".to_owned(), "expression_subquery_points"),
         (format!("{{a=~\"{}\"}}", ".{1000}".repeat(1_000)), "regular expressions"),
+        (
+            format!("label_replace(vector(1),\"a\",\"\",\"b\",\"{}\")", "(.?)".repeat(1_000)),
+            "too many groups",
+        ),
     ];
     for (path, parameter) in PATHS {
         let path = format!("/prometheus/api/v1/{path}");
@@ -121,6 +125,66 @@ async fn expensive_expressions_never_reach_mimir() {
         "60,000",
     );
     assert_eq!(queries(&upstream), 0, "nothing has reached Mimir");
+}
+
+// Mimir's Alertmanager compiles what filters its lists, and keeps what a silence matches; a remote read has the matchers of
+// a query. None is an expression, and each took gigabytes by the same patterns.
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_outside_expressions_never_reach_mimir_either() {
+    let (fixture, upstream) = before_a_witness().await;
+    let client = fixture.client();
+    let heavy = ".{1000}".repeat(40);
+    let asked = || upstream.heads().len();
+    let before = asked();
+    for path in ["alerts", "alerts/groups", "silences", "receivers"] {
+        for query in [
+            format!("receiver={}", encoded(&heavy)),
+            format!("filter={}", encoded(&format!("a=~\"{heavy}\""))),
+            vec!["filter=a%3D~.%7B1000%7D"; 40].join("&"),
+        ] {
+            let answer = client.get(&format!("/alertmanager/api/v2/{path}?{query}")).await;
+            assert_eq!(answer.status, 400, "{path}: {answer:?}");
+            assert!(answer.text.contains("32768 characters at most"), "{path}: {answer:?}");
+        }
+    }
+    let silence = |value: &str| {
+        let matcher = serde_json::json!({"name": "a", "value": value, "isRegex": true});
+        serde_json::json!({"matchers": [matcher], "comment": "x"}).to_string()
+    };
+    let json = client.clone().header("content-type", "application/json");
+    let answer = json.post("/alertmanager/api/v2/silences", silence(&heavy)).await;
+    assert!(answer.status == 400 && answer.text.contains("too large"), "{answer:?}");
+    let read = "/prometheus/api/v1/read";
+    for (body, said) in [
+        (harness::samples::remote_read_of_patterns(&[&heavy]), "32768 characters at most"),
+        (
+            harness::samples::remote_read_of_patterns(&vec![".{1000}"; 40]),
+            "32768 characters at most",
+        ),
+        (
+            harness::samples::remote_read_of_patterns(&[&"x".repeat(300_000)]),
+            "longer than 262144 bytes",
+        ),
+        (b"no snappy".to_vec(), "no remote read"),
+    ] {
+        let answer = client.post(read, body).await;
+        assert!(answer.status == 400 && answer.text.contains(said), "{answer:?}");
+    }
+    assert_eq!(asked(), before, "nothing has reached Mimir");
+    let reason = "reason=\"expression_limit\"";
+    let metrics = Client::new(&fixture.proxy.internal_url()).get("/metrics").await.text;
+    assert!(
+        metrics.lines().any(|line| line.contains("surface=\"alerts\"") && line.contains(reason))
+    );
+    // Ordinary ones do.
+    let answer =
+        client.get("/alertmanager/api/v2/alerts?filter=a%3D~%22b.%2B%22&receiver=.*").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let answer = json.post("/alertmanager/api/v2/silences", silence("host-[0-9]{1,3}")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let answer = client.post(read, harness::samples::remote_read_of_patterns(&["a|b", ".+"])).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(asked(), before + 3);
 }
 
 // A body that is longer than what is read ahead is forwarded while it is checked, but never

@@ -100,11 +100,23 @@ struct Counts {
     other: AtomicUsize,
 }
 
+/// A text that Snappy makes no shorter.
+fn incompressible(bytes: usize) -> String {
+    let mut state: u64 = 1;
+    let next = || {
+        // Knuth's constants of a linear congruential generator.
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'A' + u8::try_from(state >> 59).unwrap())
+    };
+    std::iter::repeat_with(next).take(bytes).collect()
+}
+
 /// Sends reads with a body that is kept for a resend, more than there is room for. Each client tries again
 /// as soon as it is told to.
 fn flood(clients: &[Client], counts: &Arc<Counts>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let body = "y".repeat(120 << 10);
+    let body = harness::samples::remote_read(&incompressible(120 << 10));
     for at in 0..2400 {
         let (client, counts, body) =
             (clients[at % clients.len()].clone(), Arc::clone(counts), body.clone());

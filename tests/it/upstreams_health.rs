@@ -89,7 +89,8 @@ async fn failures_of_one_organisation_eject_no_instance() {
             let client = identity.client_of(ORG_A);
             senders.spawn(async move {
                 for _ in 0..5 {
-                    client.post("/prometheus/api/v1/read", "x").await;
+                    let read = harness::samples::remote_read("up");
+                    client.post("/prometheus/api/v1/read", read).await;
                 }
             });
         }

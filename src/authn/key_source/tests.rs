@@ -39,8 +39,8 @@ fn answer(lines: &str, ids: &[&str]) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n{lines}\r\n{set}")
 }
 
-/// The keys of an issuer that gives one answer after the other; none: it hangs. The first one has come.
-async fn fetched_from(answers: Vec<Option<String>>) -> Arc<KeySource> {
+/// The keys of an issuer that gives one answer after the other; none: it hangs. Nothing is fetched yet.
+async fn source_of(answers: Vec<Option<String>>) -> Arc<KeySource> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/jwks", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -56,8 +56,12 @@ async fn fetched_from(answers: Vec<Option<String>>) -> Arc<KeySource> {
         // A further request hangs as well.
         std::future::pending::<()>().await;
     });
-    let source = KeySource::new(Some(config(&url)), Arc::new(Metrics::register()));
-    let source = Arc::new(source);
+    Arc::new(KeySource::new(Some(config(&url)), Arc::new(Metrics::register())))
+}
+
+/// The same, and the first answer has come.
+async fn fetched_from(answers: Vec<Option<String>>) -> Arc<KeySource> {
+    let source = source_of(answers).await;
     let running = Arc::clone(&source);
     tokio::spawn(async move {
         let client = http_client::internal().build().unwrap();
@@ -139,18 +143,85 @@ async fn an_older_copy_is_not_adopted() {
     assert!(matches!(removed, Some(Refusal::KeyPending { .. })), "{removed:?}");
 }
 
-#[test]
-fn a_made_up_key_is_absent_in_the_end_whatever_a_cache_says() {
-    let age =
-        age_of(&HeaderMap::from_iter([(header::AGE, "99999999999999999999".parse().unwrap())]));
+/// Lets time pass. It goes on by itself afterwards: there is a network.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+const TWO_HOURS_OLD: &str = "Age: 7200\r\n";
+
+// The issuer has withdrawn a key and is away; a cache has the set of before. However long that lasts, the withdrawn
+// key does not come back, and the current one stays.
+#[tokio::test]
+async fn an_older_copy_is_not_adopted_later_either() {
+    let old = answer(TWO_HOURS_OLD, &["a"]);
+    let later = answer("Age: 1500\r\n", &["a", "b", "c"]);
+    let source = source_of([answer("", &["b"]), old.clone(), old, later].map(Some).into()).await;
+    assert!(fetch_again(&source).await);
+    for minutes in [10, 25] {
+        pass(MINUTE * minutes).await;
+        assert!(fetch_again(&source).await);
+        assert_eq!(refusal(&source, "b").await, None);
+        assert_eq!(source.report().keys.len(), 1);
+    }
+    // One from after what is known is adopted, whatever its age.
+    assert!(fetch_again(&source).await);
+    assert_eq!(source.report().keys.len(), 3);
+}
+
+// A cache that has a set with keys does not say that the issuer has none.
+#[tokio::test]
+async fn an_older_copy_does_not_confirm_that_a_set_is_empty() {
+    let old = answer(TWO_HOURS_OLD, &["a"]);
+    let answers = [answer("", &["a"]), answer("", &[]), old, answer("", &[])];
+    let source = source_of(answers.map(Some).into()).await;
+    let config = source.config.as_ref().unwrap();
+    for _ in 0..2 {
+        assert!(fetch_again(&source).await);
+    }
     let seen = Instant::now();
-    let is_absent = |after| {
-        let newest = (seen + after).checked_sub(age);
-        State { newest, ..State::default() }.is_from_after(seen)
-    };
-    assert!(!is_absent(OLDEST_COPY.mul_f64(0.99)) && is_absent(OLDEST_COPY));
+    pass(MINUTE * 30).await;
+    assert!(fetch_again(&source).await);
+    assert_eq!(source.absence(config, "b", seen), KeySource::unavailable(config));
+    assert!(fetch_again(&source).await);
+    assert_eq!(Some(source.absence(config, "b", seen)), ABSENT);
+}
+
+const TOO_LARGE: &str = "99999999999999999999";
+
+#[tokio::test]
+async fn a_made_up_key_is_absent_in_the_end_whatever_a_cache_says() {
+    for age in [TWO_HOURS_OLD.to_owned(), format!("Age: {TOO_LARGE}\r\n")] {
+        let answers = [answer("", &["a"]), answer(&age, &["a"]), answer(&age, &["a"])];
+        let source = source_of(answers.map(Some).into()).await;
+        assert!(fetch_again(&source).await);
+        let seen = Instant::now();
+        for (after, is_absent) in [(19, false), (2, true)] {
+            pass(MINUTE * after).await;
+            assert!(fetch_again(&source).await);
+            assert_eq!(source.state.load().proves_absent(seen), is_absent, "{after}");
+        }
+    }
     // Until then, and for a while after, it is remembered when it was first seen.
     assert_eq!(UNKNOWN_FOR, 3 * OLDEST_COPY);
+}
+
+// One such copy is all that there is.
+#[tokio::test]
+async fn an_age_without_bounds_breaks_nothing() {
+    for value in [TOO_LARGE, "18446744073709551615", "9223372036854775807", "2147483648"] {
+        let old = answer(&format!("Age: {value}\r\n"), &["a"]);
+        let source = source_of([old.clone(), old, answer("", &["a"])].map(Some).into()).await;
+        for _ in 0..2 {
+            assert!(fetch_again(&source).await);
+            assert_eq!((source.state().keys, source.is_trusted()), (1, true), "{value}");
+        }
+        assert!(fetch_again(&source).await);
+        assert_eq!(refusal(&source, "a").await, None);
+    }
 }
 
 #[test]
@@ -165,7 +236,9 @@ fn an_age_that_cannot_be_read_says_nothing() {
     }
     assert_eq!(age(&["600"]), 600);
     assert_eq!((age(&["7, 600"]), age(&["7", "600"])), (7, 7));
-    assert_eq!((age(&["1200"]), age(&["1201"])), (1200, 1200));
+    assert_eq!((age(&["1200"]), age(&["1201"])), (1200, 1201));
+    let largest = LARGEST_AGE.as_secs();
+    assert_eq!((age(&["2147483649"]), age(&[TOO_LARGE])), (largest, largest));
 }
 
 // One forgotten device with an old token.
@@ -179,6 +252,7 @@ async fn an_absent_key_is_looked_for_again_after_a_minute() {
             keys: Arc::new(KeySet::parse(one_key.as_bytes()).unwrap()),
             last_attempt: Some(Attempt { began, succeeded: true }),
             newest: Some(began),
+            proved: Some(began),
             cooling_until: Some(now + ABSENT_FOR),
             ..State::default()
         }));

@@ -3,7 +3,7 @@
 //! Each read and each write wakes a peer, so a long answer costs less in large pieces: by those of
 //! 128 KiB 1.6 times nginx's processor time, by those of 1 MiB as much as nginx's
 //! (docs/performance.md). But they are memory for as long as the client takes, so only a few streams
-//! at a time have them, and some more have medium ones.
+//! at a time have them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -12,8 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 pub(super) const LEAST_BYTES: usize = 8 << 10;
 /// What every stream may read at once, which bounds its memory.
 pub(super) const MOST_BYTES: usize = 128 << 10;
-/// What a stream reads at once that has room among the medium reads, or among the large ones.
-const MEDIUM_BYTES: usize = 256 << 10;
+/// What a stream reads at once that has room among the large reads.
 const LARGE_BYTES: usize = 1 << 20;
 
 /// What the streams of a worker read at once beyond [`MOST_BYTES`] each.
@@ -22,14 +21,12 @@ pub(in crate::forward) struct LargeReads {
     taken: AtomicUsize,
 }
 
-/// All of them together, and what they may take before there are only medium reads.
-const MOST_IN_ALL: usize = 8 << 20;
+/// All of them together.
 const MOST_LARGE_READS: usize = 4 << 20;
 
 impl LargeReads {
-    fn take(&self, bytes: usize, is_medium: bool) -> bool {
-        let most = if is_medium { MOST_IN_ALL } else { MOST_LARGE_READS };
-        let after = |taken: usize| taken.checked_add(bytes).filter(|all| *all <= most);
+    fn take(&self, bytes: usize) -> bool {
+        let after = |taken: usize| taken.checked_add(bytes).filter(|all| *all <= MOST_LARGE_READS);
         self.taken.fetch_update(Relaxed, Relaxed, after).is_ok()
     }
 
@@ -77,7 +74,7 @@ impl Room {
     fn grow(&mut self) {
         let larger = (self.bytes * 2).min(LARGE_BYTES);
         let more = beyond(larger) - beyond(self.bytes);
-        if more == 0 || self.large.take(more, larger <= MEDIUM_BYTES) {
+        if more == 0 || self.large.take(more) {
             self.bytes = larger;
         }
     }
@@ -121,8 +118,8 @@ mod tests {
         assert_eq!(full(&large, 1).bytes(), 16 << 10);
         assert_eq!(full(&large, 20).bytes(), LARGE_BYTES);
         let rooms: Vec<Room> = (0..64).map(|_| full(&large, 20)).collect();
-        let so_many = |bytes| rooms.iter().filter(|room| room.bytes() == bytes).count();
-        assert_eq!([LARGE_BYTES, MEDIUM_BYTES].map(so_many), [4, 33]);
+        let are_large = rooms.iter().filter(|room| room.bytes() == LARGE_BYTES).count();
+        assert_eq!(are_large, 4);
         assert!(rooms.iter().all(|room| room.bytes() >= MOST_BYTES));
         drop(rooms);
         assert_eq!(large.taken.load(Relaxed), 0);
@@ -157,7 +154,7 @@ mod tests {
                 }
                 let taken: usize = rooms.iter().map(|room| beyond(room.bytes())).sum();
                 prop_assert_eq!(large.taken.load(Relaxed), taken);
-                prop_assert!(taken <= MOST_IN_ALL);
+                prop_assert!(taken <= MOST_LARGE_READS);
                 prop_assert!(rooms.iter().all(|room| (LEAST_BYTES..=LARGE_BYTES).contains(&room.bytes())));
             }
             drop(rooms);

@@ -411,3 +411,33 @@ fn a_body_that_is_thrown_away_after_its_answer_is_no_request() {
     case.phase.end_upload(now);
     assert_eq!(case.due(), Some((125, Overdue::Idle)));
 }
+
+// Only a reset tells a part of an answer from the whole, and it would take a whole one from a client that has not read
+// it yet.
+#[test]
+fn only_an_answer_that_has_begun_and_not_ended_is_owed() {
+    let owed = |case: &Case| case.phase.owes_rest();
+    let mut case = Case::http1();
+    case.read(0, GET);
+    case.begin(NO_BODY);
+    assert!(!owed(&case), "it has no part yet");
+    case.wrote(0);
+    assert!(owed(&case));
+    case.block(1);
+    case.end(1);
+    assert!(owed(&case), "the last bytes wait");
+    case.wrote(2);
+    assert!(!owed(&case), "it is whole");
+    case.read(3, GET);
+    case.begin(NO_BODY);
+    assert!(!owed(&case), "nothing of the second one");
+    case.wrote(3);
+    case.end(3);
+    case.phase.said_all();
+    case.block(4);
+    assert!(!owed(&case), "a close_notify waits");
+    let mut case = Case::http2();
+    case.begin(NO_BODY);
+    case.wrote(0);
+    assert!(!owed(&case), "HTTP/2 marks the end");
+}

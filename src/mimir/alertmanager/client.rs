@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::configuration::{is_trial_passed, trial};
-use super::counters::{Asked, Counters, Found, PageReader};
+use super::counters::{Asked, Counters, Found, PageReader, Pages};
 use super::error::read_refusal;
 use super::readings::Readings;
 use super::{AlertmanagerError, ConfigurationBody, Redactor};
@@ -198,31 +198,26 @@ impl AlertmanagerClient {
         }
     }
 
-    /// What all instances together have counted of one tenant's notifications by one integration. All who
-    /// ask share readings, so an answer may take a second longer.
-    pub async fn counters(&self, tenant: &TenantId, integration: &str) -> Counters {
+    /// What each instance has counted of one tenant's notifications by one integration; `None` for one that
+    /// gave no answer. All who ask share readings, so an answer may take a second longer.
+    pub async fn counters(
+        &self,
+        tenant: &TenantId,
+        integration: &str,
+    ) -> BTreeMap<String, Option<Counters>> {
         let asked =
             Asked { tenant: tenant.as_str().to_owned(), integration: integration.to_owned() };
         self.readings.share(asked, |everything| self.read_instances(everything)).await
     }
 
-    async fn read_instances(&self, asked: Found) -> Found {
+    async fn read_instances(&self, asked: Found) -> Pages {
         let instances = self.transport.instances().await;
-        let read = instances.iter().map(|instance| self.page(instance, asked.clone()));
-        let mut all = asked.clone();
-        for read in join_all(read).await {
-            let Ok(read) = read else {
-                for counters in all.values_mut() {
-                    counters.unanswered += 1;
-                }
-                continue;
-            };
-            // Both have the same keys.
-            for (counters, of_instance) in all.values_mut().zip(read.into_values()) {
-                counters.add(of_instance);
-            }
-        }
-        all
+        let read = instances.iter().map(async |instance| {
+            let page = self.page(instance, asked.clone()).await;
+            // The text of an address is not shown; it tells one instance from another.
+            (format!("{instance:?}"), page.ok())
+        });
+        join_all(read).await.into_iter().collect()
     }
 
     async fn page(

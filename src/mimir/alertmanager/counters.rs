@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use md5::{Digest as _, Md5};
 
-/// The counters of one tenant and one integration, summed over all instances that answered, and which
-/// configurations these have loaded.
+/// What one instance has counted for one tenant and one integration since it started, and which
+/// configuration it has loaded. Never summed over instances: if one of them is missing in one of two
+/// sums, all that it has ever counted looks like what happened between them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counters {
     /// Notifications that were begun. One may take several requests.
@@ -18,10 +19,9 @@ pub struct Counters {
     pub requests_failed: f64,
     /// Alerts that were silenced, inhibited or muted, of all integrations.
     pub suppressed: f64,
-    /// What [`config_hash`] gives for the configuration that each instance has loaded for the tenant.
+    /// What [`config_hash`] gives for the configuration that is loaded for the tenant. Empty if this
+    /// instance does not serve the tenant.
     pub loaded: Vec<f64>,
-    /// Instances that gave no answer.
-    pub unanswered: usize,
 }
 
 /// What is looked for: one tenant's notifications by one integration.
@@ -34,6 +34,9 @@ pub(super) struct Asked {
 /// The counters of all that is looked for. What has no entry is dropped.
 pub(super) type Found = BTreeMap<Asked, Counters>;
 
+/// One reading of all instances: what each of them has counted; `None` if it gave no answer.
+pub(super) type Pages = BTreeMap<String, Option<Found>>;
+
 const PREFIX: &str = "cortex_alertmanager_";
 /// Lines are shorter than this, but for metrics that are not looked at.
 const LONGEST_LINE: usize = 64 << 10;
@@ -45,21 +48,6 @@ pub fn config_hash(text: &str) -> f64 {
     let low = u32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]]);
     let high = u16::from_le_bytes([sum[4], sum[5]]);
     f64::from(high) * 4_294_967_296.0 + f64::from(low)
-}
-
-impl Counters {
-    /// Adds what another instance has counted.
-    pub(super) fn add(&mut self, other: Self) {
-        self.notifications += other.notifications;
-        self.requests += other.requests;
-        self.requests_failed += other.requests_failed;
-        self.suppressed += other.suppressed;
-        self.loaded.extend(other.loaded);
-        self.unanswered += other.unanswered;
-        for (reason, count) in other.failed {
-            *self.failed.entry(reason).or_default() += count;
-        }
-    }
 }
 
 /// Reads a page piece by piece.
@@ -167,7 +155,6 @@ mod tests {
             requests_failed: 4.0,
             suppressed: 1.0,
             loaded: vec![165_562_906_345_530.0],
-            unanswered: 0,
         }
     }
 

@@ -4,6 +4,7 @@
 //! one reading of all instances at a time, and a rest after it. Whoever asks meanwhile takes part in the next
 //! one: what one gets was read after one asked.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep_until};
 
-use super::counters::{Asked, Counters, Found};
+use super::counters::{Asked, Counters, Found, Pages};
 
 #[derive(Debug, Default)]
 pub(super) struct Readings {
@@ -24,7 +25,7 @@ pub(super) struct Readings {
 #[derive(Debug, Default)]
 struct Reading {
     asked: Mutex<Found>,
-    found: OnceCell<Found>,
+    found: OnceCell<Pages>,
 }
 
 /// Between the end of a reading and the next one's beginning.
@@ -32,10 +33,14 @@ const REST: Duration = Duration::from_secs(1);
 
 impl Readings {
     /// Takes part in the next reading. `read` reads all instances for everybody who takes part; the `read`
-    /// of only one of them is called.
-    pub(super) async fn share<F>(&self, asked: Asked, read: impl FnOnce(Found) -> F) -> Counters
+    /// of only one of them is called. Returns what each instance has counted; `None` if it gave no answer.
+    pub(super) async fn share<F>(
+        &self,
+        asked: Asked,
+        read: impl FnOnce(Found) -> F,
+    ) -> BTreeMap<String, Option<Counters>>
     where
-        F: Future<Output = Found>,
+        F: Future<Output = Pages>,
     {
         let reading = {
             let next = self.next.lock();
@@ -54,7 +59,8 @@ impl Readings {
         };
         // If the one who reads goes away, another one does it again.
         let found = reading.found.get_or_init(|| work).await;
-        found.get(&asked).cloned().unwrap_or_default()
+        let own = |page: &Found| page.get(&asked).cloned().unwrap_or_default();
+        found.iter().map(|(instance, page)| (instance.clone(), page.as_ref().map(own))).collect()
     }
 
     /// From here on nobody can join it.
@@ -69,7 +75,7 @@ impl Readings {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
     use futures_util::future::join_all;
     use tokio::time::{sleep, timeout};
@@ -79,21 +85,27 @@ mod tests {
     /// Instances that take a while, and count how often they are read, also at the same time.
     #[derive(Default)]
     struct Instances {
-        readings: AtomicUsize,
+        readings: AtomicU32,
         now: AtomicUsize,
     }
 
     impl Instances {
-        async fn read(&self, mut found: Found) -> Found {
-            let number = self.readings.fetch_add(1, Relaxed) + 1;
+        async fn read(&self, mut found: Found) -> Pages {
+            let number = f64::from(self.readings.fetch_add(1, Relaxed) + 1);
             assert_eq!(self.now.fetch_add(1, Relaxed), 0, "one reading at a time");
             sleep(Duration::from_millis(200)).await;
             self.now.fetch_sub(1, Relaxed);
             for counters in found.values_mut() {
-                counters.unanswered = number;
+                counters.loaded = vec![number];
             }
-            found
+            Pages::from([("one".to_owned(), Some(found)), ("away".to_owned(), None)])
         }
+    }
+
+    /// In which reading these were read.
+    fn number(reading: &BTreeMap<String, Option<Counters>>) -> Option<f64> {
+        assert_eq!(reading["away"], None);
+        reading["one"].as_ref()?.loaded.first().copied()
     }
 
     fn asked(tenant: usize) -> Asked {
@@ -108,7 +120,7 @@ mod tests {
         join_all((0..32).map(|tenant| async move {
             while began.elapsed() < Duration::from_secs(12) {
                 let counters = readings.share(asked(tenant), |all| instances.read(all)).await;
-                assert!(counters.unanswered > 0, "each gets its own");
+                assert!(number(&counters).is_some(), "each gets its own");
             }
         }))
         .await;
@@ -126,7 +138,7 @@ mod tests {
             readings.share(asked(2), |all| instances.read(all)).await
         };
         let (first, second) = tokio::join!(first, second);
-        assert_eq!((first.unanswered, second.unanswered), (1, 2));
+        assert_eq!((number(&first), number(&second)), (Some(1.0), Some(2.0)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -139,6 +151,6 @@ mod tests {
         let other = readings.share(asked(2), |all| instances.read(all));
         let (gone, other) = tokio::join!(gone, other);
         assert!(gone.is_err());
-        assert_eq!(other.unanswered, 2);
+        assert_eq!(number(&other), Some(2.0));
     }
 }

@@ -1,4 +1,5 @@
-//! The cost of a regular expression beyond its length: Go expands counted repetitions.
+//! The cost of a regular expression beyond its length: Go expands counted repetitions, and where groups capture it keeps
+//! the positions of all of them for each state of the matcher.
 
 /// Unicode classes (`\pL`) have hundreds of ranges.
 const CLASS: u64 = 128;
@@ -12,7 +13,9 @@ const MOST_COUNT: u64 = 1_000;
 pub struct Pattern {
     bytes: u64,
     added: u64,
+    groups: u64,
     last: u8,
+    before_last: u8,
     count: Option<Count>,
 }
 
@@ -26,12 +29,23 @@ struct Count {
 }
 
 impl Pattern {
+    /// Reads a whole pattern.
+    pub fn of(pattern: &[u8]) -> Self {
+        let mut read = Self::default();
+        for byte in pattern {
+            read.push(*byte);
+        }
+        read
+    }
+
+    /// What repetitions add to its length.
+    pub fn added(&self) -> u64 {
+        self.added
+    }
+
     /// The weight of a whole pattern: its length and what repetitions add.
     pub fn weight(pattern: &str) -> u64 {
-        let mut read = Self::default();
-        for byte in pattern.bytes() {
-            read.push(byte);
-        }
+        let read = Self::of(pattern.as_bytes());
         read.bytes.saturating_add(read.added)
     }
 
@@ -40,8 +54,21 @@ impl Pattern {
         let added = self.adds(byte);
         self.bytes += 1;
         self.added = self.added.saturating_add(added);
-        self.last = byte;
+        match (self.before_last, self.last, byte) {
+            (_, _, b'(') => self.groups += 1,
+            // `(?:` and flags capture nothing, `(?P<name>` and `(?<name>` do.
+            (_, b'(', b'?') => self.groups -= 1,
+            (b'(', b'?', b'P' | b'<') => self.groups += 1,
+            _ => {}
+        }
+        self.before_last = std::mem::replace(&mut self.last, byte);
         added
+    }
+
+    /// The positions that Go keeps where a text is searched for what groups match: groups times states, with counted
+    /// repetitions written out. Each takes 16 bytes, which are copied for each character of the text.
+    pub fn captures(&self) -> u64 {
+        self.groups.saturating_mul(self.bytes.saturating_add(self.added))
     }
 
     fn adds(&mut self, byte: u8) -> u64 {
@@ -95,5 +122,26 @@ mod tests {
             let weight = Pattern::weight(pattern);
             assert!((at_least..=at_most).contains(&weight), "{pattern}: {weight}");
         }
+    }
+
+    #[test]
+    fn groups_that_capture_are_counted() {
+        for (pattern, groups) in [
+            ("", 0),
+            ("a|b", 0),
+            ("(a)(b)", 2),
+            ("((a)b)", 2),
+            ("(?:a)(?i)(?s-i:b)", 0),
+            ("(?P<a>b)(?<c>d)", 2),
+            ("(?:(a))", 1),
+            ("(a)?(b)*", 2),
+            ("(?", 0),
+            ("?(<)", 1),
+        ] {
+            let read = Pattern::of(pattern.as_bytes());
+            assert_eq!(read.captures(), groups * pattern.len() as u64, "{pattern}");
+        }
+        assert_eq!(Pattern::of(b"(.{100})").captures(), 8 + 99);
+        assert_eq!(Pattern::of("(.?)".repeat(1_000).as_bytes()).captures(), 4_000_000);
     }
 }

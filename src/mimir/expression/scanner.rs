@@ -2,7 +2,9 @@
 //! (`promql/parser/lex.go`).
 
 use super::pattern::Pattern;
-use super::{Excess, ExpressionLimits, LABEL, MOST_PATTERN_WEIGHT, Measure, subquery};
+use super::{
+    Excess, ExpressionLimits, LABEL, MOST_CAPTURES, MOST_PATTERN_WEIGHT, Measure, subquery,
+};
 
 /// The position in the grammar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +143,8 @@ pub struct Scanner {
     pattern: Pattern,
     /// What counted repetitions add to all texts.
     pattern_weight: u64,
+    /// What groups of the texts before this one capture.
+    captures: u64,
 }
 
 impl Scanner {
@@ -168,13 +172,15 @@ impl Scanner {
             text_bytes: 0,
             pattern: Pattern::default(),
             pattern_weight: 0,
+            captures: 0,
         }
     }
 
-    /// Begins another expression of the same request. The weight of patterns adds up.
+    /// Begins another expression of the same request. What patterns cost adds up.
     pub fn reset(&mut self) {
         let pattern_weight = self.pattern_weight;
-        *self = Self { pattern_weight, ..Self::new(&self.limits) };
+        let captures = self.captures.saturating_add(self.pattern.captures());
+        *self = Self { pattern_weight, captures, ..Self::new(&self.limits) };
     }
 
     pub fn push(&mut self, byte: u8) -> Result<(), Excess> {
@@ -274,6 +280,9 @@ impl Scanner {
         self.pattern_weight = self.pattern_weight.saturating_add(self.pattern.push(byte));
         if self.pattern_weight > MOST_PATTERN_WEIGHT {
             return Err(self.excess(Measure::Patterns));
+        }
+        if self.captures.saturating_add(self.pattern.captures()) > MOST_CAPTURES {
+            return Err(self.excess(Measure::Captures));
         }
         Ok(())
     }
@@ -398,6 +407,7 @@ impl Scanner {
 
     fn operand(&mut self, state: State) -> Result<(), Excess> {
         self.state = state;
+        self.captures = self.captures.saturating_add(self.pattern.captures());
         self.pattern = Pattern::default();
         self.text_bytes = 0;
         self.end_operand();
@@ -545,6 +555,7 @@ impl Scanner {
             Measure::SubqueryPoints => limits.subquery_points,
             Measure::LabelBytes => limits.label_bytes,
             Measure::Patterns => usize::try_from(MOST_PATTERN_WEIGHT).unwrap_or(usize::MAX),
+            Measure::Captures => usize::try_from(MOST_CAPTURES).unwrap_or(usize::MAX),
         };
         Excess { measure, most, at: self.bytes }
     }

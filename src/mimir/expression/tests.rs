@@ -233,6 +233,32 @@ fn counted_repetitions_are_written_out() {
     }
 }
 
+// 131 KB took 17 GB, in a call that no timeout ends.
+#[test]
+fn groups_that_capture_are_bounded() {
+    let many = "(.?)".repeat(1_000);
+    for expr in [
+        format!("label_replace(vector(1),\"a\",\"\",\"b\",\"{many}\")"),
+        format!("label_replace(x,\"a\",\"\",\"b\",(`{many}`))"),
+        format!("label_replace(x,\"a\",\"\",\"b\",\"{}\")", r"\x28.?)".repeat(1_000)),
+        format!("label_replace(x,\"a\",\"\",\"b\",\"{}\")", "(?P<a>.?)".repeat(1_000)),
+        format!("{{a=~\"{many}\"}}"),
+        chain(&format!("{{a=~\"{}\"}}", "(.?)".repeat(100)), " or ", 20),
+    ] {
+        let start: String = expr.chars().take(80).collect();
+        assert_eq!(excess(&expr), Some(Measure::Captures), "{start}…");
+    }
+    let words = "name-of-a-host|".repeat(5_000);
+    for expr in [
+        format!("{{a=~\"({words})\"}}"),
+        format!("{{a=~\"({words}(x|y))\"}}"),
+        format!("{{a=~\"{}\"}}", "(?:a|b)".repeat(2_000)),
+        chain("label_replace(x, \"a\", \"$1:$2\", \"b\", \"(.+):(.+)\")", " or ", 100),
+    ] {
+        assert_eq!(excess(&expr), None, "{}", &expr[..80]);
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_the_scanner_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2_000)) {

@@ -160,6 +160,15 @@ pub fn remote_read(metric: &str) -> Vec<u8> {
     compress(&ReadRequest { queries: vec![query] }.encode_to_vec())
 }
 
+/// A remote read body with one query that has these patterns as matchers.
+pub fn remote_read_of_patterns(patterns: &[&str]) -> Vec<u8> {
+    let matcher =
+        |value: &&str| Matcher { kind: 2, name: "job".to_owned(), value: (*value).to_owned() };
+    let matchers = patterns.iter().map(matcher).collect();
+    let query = ReadQuery { start: now_ms() - 300_000, end: now_ms(), matchers };
+    compress(&ReadRequest { queries: vec![query] }.encode_to_vec())
+}
+
 /// The values in a (sampled) remote read response.
 pub fn remote_read_values(body: &[u8]) -> Vec<f64> {
     let plain = snap::raw::Decoder::new().decompress_vec(body).expect("snappy");

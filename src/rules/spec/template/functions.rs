@@ -81,16 +81,19 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Called, String> {
 
 /// The largest pattern, with counted repetitions expanded.
 const MOST_WEIGHT: u64 = 8 << 10;
+/// The most that its groups may capture: 1 MiB of positions.
+const MOST_CAPTURES: u64 = 64 << 10;
 
 /// The cost of a match. Go's regular expressions take time in proportion to pattern times text, with
-/// counted repetitions such as `{3}` expanded.
+/// counted repetitions such as `{3}` expanded, and copy the positions of all groups for each state.
 fn matching(arguments: &[Value], text: Option<&Value>) -> Result<u64, String> {
     let pattern = arguments.first().and_then(|pattern| pattern.constant.as_deref());
     let pattern = pattern.ok_or("a pattern must be a string in the template")?;
-    let weight = Pattern::weight(pattern);
-    if weight > MOST_WEIGHT {
-        return Err("the pattern is too large; shorten it or its repetitions".to_owned());
+    let (weight, captures) = (Pattern::weight(pattern), Pattern::of(pattern.as_bytes()).captures());
+    if weight > MOST_WEIGHT || captures > MOST_CAPTURES {
+        return Err("the pattern is too large; shorten it or its repetitions, or use fewer groups"
+            .to_owned());
     }
     // A step of the matcher is cheaper than a produced byte.
-    Ok(text.map_or(0, |text| text.bytes).saturating_mul(weight) / 64)
+    Ok(text.map_or(0, |text| text.bytes).saturating_mul(weight.saturating_add(captures)) / 64)
 }
