@@ -73,6 +73,8 @@ struct State {
     /// A key that was first seen before this, and is in no set, is absent. That is `newest`, but no copy counts as
     /// older than [`OLDEST_COPY`] here.
     proved: Option<Instant>,
+    /// That, of copies that were adopted: only such a one confirms that a set is empty.
+    confirmed: Option<Instant>,
     /// Until when unknown keys cause no fetch.
     cooling_until: Option<Instant>,
     /// Why the last attempt failed, if it did.
@@ -394,11 +396,19 @@ impl KeySource {
         let succeeded = outcome.is_ok();
         let older = self.state.load_full();
         let ended = Instant::now();
-        let (keys, newest, proved, fetched, problem) = match outcome {
+        let mut state = State {
+            keys: Arc::clone(&older.keys),
+            fetched: older.fetched,
+            newest: older.newest,
+            confirmed: older.confirmed,
+            proved: older.proved,
+            last_attempt: Some(Attempt { began, succeeded }),
+            ..State::default()
+        };
+        match outcome {
             Ok(new) => {
                 // The true age: a copy of yesterday does not become a newer one than today's by waiting.
                 let from = began.checked_sub(new.age);
-                // A cache's older copy brings no removed key back, and takes no new one away.
                 let is_older = older.newest.is_some() && from < older.newest;
                 let newest = older.newest.unwrap_or(began);
                 // `Age` is in whole seconds, so one copy may seem to be a second older than itself.
@@ -410,41 +420,35 @@ impl KeySource {
                         "A cache has answered with an old key set"
                     );
                 }
-                let keys =
-                    if is_older { Arc::clone(&older.keys) } else { adopt(new.keys, &older.keys) };
-                let proved = older.proved.max(began.checked_sub(new.age.min(OLDEST_COPY)));
-                (keys, older.newest.max(from), proved, Some(ended), None)
+                let counted = began.checked_sub(new.age.min(OLDEST_COPY));
+                // A cache's older copy brings no removed key back, and takes no new one away.
+                if !is_older {
+                    state.keys = adopt(new.keys, &older.keys);
+                    state.confirmed = older.confirmed.max(counted);
+                }
+                state.newest = older.newest.max(from);
+                state.proved = older.proved.max(counted);
+                state.fetched = Some(ended);
             }
             Err(error) => {
                 tracing::warn!(%error, url = %config.url, "Failed to fetch the key set");
-                let problem = Some(error.to_string());
-                (Arc::clone(&older.keys), older.newest, older.proved, older.fetched, problem)
+                state.problem = Some(error.to_string());
             }
-        };
-        let emptied = match (keys.is_empty(), older.keys.is_empty()) {
+        }
+        state.emptied = match (state.keys.is_empty(), older.keys.is_empty()) {
             (true, false) => Some(began),
             (true, true) => older.emptied,
             (false, _) => None,
         };
         // A scheduled fetch starts no cool-down: the first unknown key after it causes a fetch.
         let cools = cause == Cause::Demand || !succeeded;
-        let cooling_until =
+        state.cooling_until =
             if cools { Some(ended + config.cool_down) } else { older.cooling_until };
-        let last_attempt = Some(Attempt { began, succeeded });
         // If one of these is removed later, this set does not prove its absence.
-        for id in keys.ids() {
+        for id in state.keys.ids() {
             self.unknown.invalidate(id);
         }
-        self.state.store(Arc::new(State {
-            keys,
-            fetched,
-            emptied,
-            last_attempt,
-            newest,
-            proved,
-            cooling_until,
-            problem,
-        }));
+        self.state.store(Arc::new(state));
         self.metrics.key_set_fetch(succeeded).increment(1);
         self.attempts.send_modify(|attempts| *attempts += 1);
         succeeded
@@ -492,11 +496,6 @@ impl State {
         self.last_attempt.is_some_and(|last| last.has_brought(from))
     }
 
-    /// Whether any copy of the set was from after a time.
-    fn is_from_after(&self, time: Instant) -> bool {
-        self.newest.is_some_and(|newest| newest >= time)
-    }
-
     /// Whether a key that is in no set, and was first seen at a time, may be called absent.
     fn proves_absent(&self, seen: Instant) -> bool {
         self.proved.is_some_and(|proved| proved >= seen)
@@ -505,7 +504,9 @@ impl State {
     /// Whether the set has been empty for less than a refresh interval, by its newest copy, after one with
     /// keys. An older copy, which is not adopted, does not confirm that it is empty.
     fn is_suddenly_empty(&self, config: &KeySetConfig) -> bool {
-        self.emptied.is_some_and(|since| !self.is_from_after(since + config.refresh_interval))
+        let is_confirmed =
+            |time: Instant| self.confirmed.is_some_and(|confirmed| confirmed >= time);
+        self.emptied.is_some_and(|since| !is_confirmed(since + config.refresh_interval))
     }
 
     fn is_cooling(&self) -> bool {

@@ -120,10 +120,12 @@ impl ChannelReconciler {
         let wanted = config_hash(found.config());
         let (mut polling, mut completing) = (Polling::new(LOAD_TIMEOUT), None);
         let before = loop {
+            let began = Instant::now();
             let reading = self.client.counters(&tenant, integration).await;
             let all_answered = reading.values().all(Option::is_some);
             if is_loaded(&reading, wanted) {
-                let completing = completing.get_or_insert_with(|| Polling::new(ANSWER_TIMEOUT));
+                let completing =
+                    completing.get_or_insert_with(|| Polling::since(began, ANSWER_TIMEOUT));
                 if all_answered || !completing.goes_on().await {
                     break reading;
                 }
@@ -232,7 +234,11 @@ struct Polling {
 
 impl Polling {
     fn new(timeout: Duration) -> Self {
-        Self { deadline: Instant::now() + timeout, pause: FIRST_PAUSE }
+        Self::since(Instant::now(), timeout)
+    }
+
+    fn since(began: Instant, timeout: Duration) -> Self {
+        Self { deadline: began + timeout, pause: FIRST_PAUSE }
     }
 
     /// Waits before the next time; returns whether there is one.

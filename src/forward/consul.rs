@@ -65,13 +65,17 @@ pub(super) struct Listing {
     pub(super) index: Option<u64>,
 }
 
-/// The addresses that the names in the catalogue had when they were last resolved.
+/// The addresses that the names in the catalogue had when they were last resolved, and when that was.
 #[derive(Default)]
 pub(super) struct Names {
-    known: BTreeMap<Name, Vec<SocketAddr>>,
-    /// Addresses that were in use before the first listing. Which names they belong to is not known.
-    unnamed: Option<BTreeSet<SocketAddr>>,
+    known: BTreeMap<Name, (Vec<SocketAddr>, Instant)>,
+    /// Some that could not be resolved the last time keep theirs.
+    has_kept: bool,
 }
+
+/// How long a name that is not resolved keeps its addresses. A name server is away for minutes; a name that is gone for
+/// good may leave its address to a stranger, who must not get what is meant for Mimir.
+const KEPT_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// How long Consul may wait for a change; it adds up to a sixteenth.
 pub(super) const WAIT: Duration = Duration::from_secs(60);
@@ -193,55 +197,51 @@ async fn look_up(names: BTreeSet<Name>) -> BTreeMap<Name, Result<Vec<SocketAddr>
 }
 
 impl Listing {
-    /// Whether every name was resolved.
-    pub(super) fn is_resolved(&self) -> bool {
-        self.names.values().all(Result::is_ok)
+    /// Whether every name was resolved, and there is one.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.names.is_empty() && self.names.values().all(Result::is_ok)
     }
 }
 
 impl Names {
-    /// The addresses of all names in a listing. A name that could not be resolved keeps those that it had.
-    /// If it has never been resolved here, the addresses that were already in use (`published`) and may be
-    /// its own stay, too: those with its port that no other name has.
-    pub(super) fn update(
-        &mut self,
-        listing: Listing,
-        published: impl FnOnce() -> Addresses,
-    ) -> Addresses {
+    /// The addresses of all names in a listing. A name that could not be resolved keeps for a while those that it had.
+    pub(super) fn update(&mut self, listing: Listing, now: Instant) -> Addresses {
         // An empty list counts as a failure, so nothing is forgotten.
         if listing.names.is_empty() {
             return Addresses::new();
         }
-        let (mut known, mut new_ports) = (BTreeMap::new(), BTreeSet::new());
+        let before = std::mem::take(&mut self.known);
+        self.has_kept = false;
         for (name, found) in listing.names {
-            let found = found.map_err(|error| {
-                let kept = self.known.remove(&name);
-                let count = kept.as_ref().map_or(0, Vec::len);
-                tracing::warn!(
-                    upstream = name.0,
-                    error,
-                    kept = count,
-                    "Address in Consul not resolved"
-                );
-                kept
-            });
-            match found {
-                Ok(addresses) | Err(Some(addresses)) => {
-                    known.insert(name, addresses);
+            let known = before.get(&name);
+            let entry = match found {
+                Ok(addresses) => Some((addresses, now)),
+                Err(error) => {
+                    let kept = known.filter(|(_, at)| now.duration_since(*at) < KEPT_FOR).cloned();
+                    let count = kept.as_ref().map_or(0, |(addresses, _)| addresses.len());
+                    tracing::warn!(
+                        upstream = name.0,
+                        error,
+                        kept = count,
+                        "Address in Consul not resolved"
+                    );
+                    self.has_kept |= kept.is_some();
+                    kept
                 }
-                Err(None) => {
-                    new_ports.insert(name.1);
-                }
+            };
+            if let Some(entry) = entry {
+                self.known.insert(name, entry);
             }
         }
-        self.known = known;
-        let named: BTreeSet<SocketAddr> = self.known.values().flatten().copied().collect();
-        let unnamed = self
-            .unnamed
-            .get_or_insert_with(|| published().into_iter().map(|(address, _)| address).collect());
-        // What is gone here never comes back.
-        unnamed.retain(|address| !named.contains(address) && new_ports.contains(&address.port()));
-        named.iter().chain(unnamed.iter()).filter_map(|address| addressed(*address)).collect()
+        let all: BTreeSet<SocketAddr> =
+            self.known.values().flat_map(|(addresses, _)| addresses).copied().collect();
+        all.into_iter().filter_map(addressed).collect()
+    }
+
+    /// Whether names should be resolved again soon: one that never was, or has not been for long, waits for the next
+    /// regular time.
+    pub(super) fn has_kept(&self) -> bool {
+        self.has_kept
     }
 }
 
@@ -254,7 +254,7 @@ pub async fn read_catalogue(
     config: ConsulConfig,
 ) -> Result<Vec<(SocketAddr, HeaderValue)>, String> {
     let listing = Catalogue::new(config)?.read(None, WAIT).await?;
-    Ok(Names::default().update(listing, Addresses::new))
+    Ok(Names::default().update(listing, Instant::now()))
 }
 
 #[cfg(test)]
@@ -303,9 +303,8 @@ mod tests {
         Listing { names: names.collect(), index: None }
     }
 
-    fn update(names: &mut Names, found: Listing, published: &[SocketAddr]) -> Vec<SocketAddr> {
-        let published = || published.iter().copied().filter_map(addressed).collect();
-        names.update(found, published).into_iter().map(|(address, _)| address).collect()
+    fn update(names: &mut Names, found: Listing) -> Vec<SocketAddr> {
+        names.update(found, Instant::now()).into_iter().map(|(address, _)| address).collect()
     }
 
     // Without this, a name server that fails for a moment takes healthy instances out for a minute.
@@ -313,7 +312,7 @@ mod tests {
     fn a_name_that_is_not_resolved_keeps_its_addresses() {
         let names = &mut Names::default();
         let update = |names: &mut Names, found: &[(&str, &[u8])]| -> Vec<u8> {
-            let all = update(names, listing(found), &[]);
+            let all = update(names, listing(found));
             (0..9).filter(|host| all.contains(&at(*host, 8080))).collect()
         };
         assert_eq!(update(names, &[("a", &[1]), ("b", &[2, 3]), ("c", &[4])]), [1, 2, 3, 4]);
@@ -333,24 +332,22 @@ mod tests {
         let names = &mut Names::default();
         for host in 1..9 {
             let found = listing(&[("stale", &[]), ("good", &[host])]);
-            assert!(!found.is_resolved());
-            assert_eq!(update(names, found, &[]), [at(host, 8080)]);
+            assert!(!found.is_whole());
+            assert_eq!((update(names, found), names.has_kept()), (vec![at(host, 8080)], false));
         }
     }
 
-    // Another task has resolved the names before, and tells only the addresses.
+    // An address that somebody else has now must not get what is meant for Mimir.
     #[test]
-    fn what_is_in_use_before_the_first_read_stays_while_a_name_is_not_resolved() {
-        let (names, used) = (&mut Names::default(), [at(1, 8080), at(2, 8080), at(3, 9090)]);
-        let both = [at(1, 8080), at(2, 8080)];
-        assert_eq!(update(names, listing(&[("a", &[1]), ("b", &[])]), &used), both);
-        assert_eq!(update(names, listing(&[("a", &[1]), ("b", &[])]), &[]), both);
-        assert_eq!(
-            update(names, listing(&[("a", &[1]), ("b", &[4])]), &used),
-            [at(1, 8080), at(4, 8080)]
-        );
-        // Later they do not come back.
-        assert_eq!(update(names, listing(&[("a", &[1]), ("c", &[])]), &used), [at(1, 8080)]);
+    fn a_name_that_stays_unresolved_loses_its_addresses() {
+        let (mut names, began) = (Names::default(), Instant::now());
+        let found = listing(&[("a", &[1]), ("b", &[2])]);
+        assert_eq!(names.update(found, began).len(), 2);
+        for (later, count) in [(KEPT_FOR / 2, 2), (KEPT_FOR, 1), (KEPT_FOR * 2, 1)] {
+            let found = listing(&[("a", &[1]), ("b", &[])]);
+            assert_eq!(names.update(found, began + later).len(), count, "{later:?}");
+            assert_eq!(names.has_kept(), count == 2);
+        }
     }
 
     // A host name with a NUL cannot be asked for, so no name server is needed.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::consul::{Catalogue, Listing, Names, WAIT};
@@ -106,14 +106,8 @@ pub async fn find(
     if let Some(addresses) = known.filter(|_| config.consul.is_some()) {
         found.insert(CONSUL, addresses);
     } else if let Some(catalogue) = catalogue(config) {
-        // With another token only, what is in use may belong to a name that cannot be resolved now.
-        let service = |config: &UpstreamConfig| {
-            config.consul.clone().map(|consul| (consul.url, consul.service, consul.tag))
-        };
-        let is_same = service(before) == service(config);
-        let used = || instances.found_by(CONSUL).filter(|_| is_same).unwrap_or_default();
         let listing = catalogue.read(None, WAIT).await;
-        match listing.map(|listing| Names::default().update(listing, used)) {
+        match listing.map(|listing| Names::default().update(listing, Instant::now())) {
             Ok(addresses) if !addresses.is_empty() => {
                 found.insert(CONSUL, addresses);
             }
@@ -172,10 +166,10 @@ fn adopt(instances: &Instances, generation: u64, names: &mut Names, listing: Lis
     if listing.names.is_empty() {
         tracing::warn!("No passing instance in Consul; keeping the known ones");
     }
-    if listing.names.is_empty() || !listing.is_resolved() {
+    if !listing.is_whole() {
         instances.watch.metrics.resolve_failures.increment(1);
     }
-    let found = names.update(listing, || instances.found_by(CONSUL).unwrap_or_default());
+    let found = names.update(listing, Instant::now());
     if !found.is_empty() {
         instances.publish(generation, CONSUL, found);
     }
@@ -200,10 +194,10 @@ async fn follow(
         match catalogue.read(index, wait).await {
             Ok(listing) => {
                 let next = listing.index;
+                adopt(&instances, generation, &mut names, listing);
                 // A change of the catalogue is still known immediately, but a name may be resolved again
                 // without one.
-                wait = if listing.is_resolved() { WAIT } else { spread(interval).min(WAIT) };
-                adopt(&instances, generation, &mut names, listing);
+                wait = if names.has_kept() { spread(interval).min(WAIT) } else { WAIT };
                 backoff.reset();
                 // An index that went back belongs to another catalogue (a restored one).
                 let goes_on = index.zip(next).is_none_or(|(before, now)| now >= before);
@@ -223,14 +217,8 @@ async fn follow(
 
 #[cfg(test)]
 mod tests {
-    use parking_lot::Mutex;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
-    use tokio_util::task::AbortOnDropHandle;
-    use url::Url;
-
     use super::*;
-    use crate::config::{ConsulConfig, HealthConfig, Secret};
+    use crate::config::HealthConfig;
     use crate::telemetry::Metrics;
 
     fn instances() -> Arc<Instances> {
@@ -248,70 +236,28 @@ mod tests {
         Arc::new(Instances::new(config, Arc::new(Metrics::register())))
     }
 
-    fn used(hosts: &[u8]) -> Addresses {
-        let at = |host: &u8| SocketAddr::from(([127, 0, 0, *host], 8080));
-        let host = http::HeaderValue::from_static("mimir");
-        hosts.iter().map(|host_number| (at(host_number), host.clone())).collect()
-    }
-
-    // A host name with a NUL is never resolved, without a name server.
-    const LISTED: &str = r#"[
-        {"Node":{"Address":"127.0.0.1"},"Service":{"Address":"","Port":8080}},
-        {"Node":{"Address":"127.0.0.2"},"Service":{"Address":"nowhere\u0000","Port":8080}}
-    ]"#;
-
-    // Without this, the instance of the name is gone, and the next look comes after a minute.
-    #[tokio::test]
-    async fn while_a_name_is_not_resolved_its_instance_stays_and_it_is_looked_up_again_soon() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&asked);
-        let _consul = AbortOnDropHandle::new(tokio::spawn(async move {
-            while let Ok((mut socket, _)) = listener.accept().await {
-                let mut head = [0; 4096];
-                let length = socket.read(&mut head).await.unwrap_or_default();
-                heard.lock().push(String::from_utf8_lossy(&head[..length]).into_owned());
-                let answer = format!(
-                    "HTTP/1.1 200 OK\r\nx-consul-index: 7\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{LISTED}",
-                    LISTED.len()
-                );
-                let _ = socket.write_all(answer.as_bytes()).await;
-            }
-        }));
-        let config = ConsulConfig {
-            url,
-            service: "mimir".to_owned(),
-            tag: None,
-            token: Secret::default(),
-            tls: None,
-        };
+    #[test]
+    fn a_list_with_a_name_that_is_not_resolved_is_adopted_without_it() {
         let instances = instances();
-        instances.publish(instances.generation(), CONSUL, used(&[1, 2]));
-        let following = follow(
-            Arc::clone(&instances),
-            instances.generation(),
-            Catalogue::new(config).unwrap(),
-            Duration::from_secs(3),
-        );
-        let _following = AbortOnDropHandle::new(tokio::spawn(following));
-        let enough = async {
-            while asked.lock().len() < 4 {
-                sleep(Duration::from_millis(10)).await;
-            }
+        let at = |host: u8| SocketAddr::from(([127, 0, 0, host], 8080));
+        let name = |host: &str| (host.to_owned(), 8080);
+        let found = |second: Result<Vec<SocketAddr>, String>| Listing {
+            names: [(name("127.0.0.1"), Ok(vec![at(1)])), (name("b"), second)].into(),
+            index: Some(7),
         };
-        timeout(Duration::from_secs(10), enough).await.unwrap();
-        let found = instances.found_by(CONSUL).unwrap();
-        let found: Vec<SocketAddr> = found.into_iter().map(|(address, _)| address).collect();
-        assert_eq!(
-            found,
-            used(&[1, 2]).into_iter().map(|(address, _)| address).collect::<Vec<_>>()
-        );
-        let asked = asked.lock().clone();
-        assert!(!asked[0].contains("wait="), "{}", asked[0]);
-        for next in &asked[1..] {
-            let is_short = (2..=3).any(|wait| next.contains(&format!("index=7&wait={wait}s ")));
-            assert!(is_short, "{next}");
+        let published = || {
+            let found = instances.found_by(CONSUL).unwrap_or_default();
+            found.into_iter().map(|(address, _)| address).collect::<Vec<_>>()
+        };
+        let (mut names, generation) = (Names::default(), instances.generation());
+        let away = || Err("try again".to_owned());
+        for (second, expected, is_soon) in [
+            (away(), vec![at(1)], false),
+            (Ok(vec![at(2)]), vec![at(1), at(2)], false),
+            (away(), vec![at(1), at(2)], true),
+        ] {
+            adopt(&instances, generation, &mut names, found(second));
+            assert_eq!((published(), names.has_kept()), (expected, is_soon));
         }
     }
 }

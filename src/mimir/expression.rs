@@ -32,10 +32,11 @@ const LABEL: u64 = 2_048;
 /// bytes for each.
 pub const MOST_PATTERN_WEIGHT: u64 = 32 << 10;
 
-/// The most that the groups of all patterns of a request may capture. Mimir takes 16 bytes for each, and
-/// copies them for each character of a value, in a call that no timeout ends: 32,700 times `(.?)` took 17 GB. Two
-/// groups may be as long as an expression.
-const MOST_CAPTURES: u64 = 512 << 10;
+/// The most that the groups of all patterns of a request may capture, outside of braces and inside. Mimir takes 16 bytes
+/// for each, and where `label_replace` asks what they match it copies them for each character of a value, in a call that
+/// no timeout ends: 32,700 times `(.?)` take 17 GB. Two groups may be as long as an expression. A matcher asks for no
+/// group, and may have many, but room is made for them all the same.
+const MOST_CAPTURES: [u64; 2] = [512 << 10, 4 << 20];
 
 /// Limits for one expression. The defaults allow what people and generators write, and stay far
 /// below what takes Mimir a second.

@@ -65,7 +65,8 @@ pub fn check_patterns(query: &str) -> Result<(), FormExcess> {
     let (mut weight, mut at): (u64, usize) = (0, 0);
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         at += value.len();
-        weight = weight.saturating_add(Pattern::of(value.as_bytes()).added());
+        let added = |text: &[u8]| Pattern::of(text).added();
+        weight = weight.saturating_add(added(value.as_bytes()).max(added(&unquoted(&value))));
         if weight > MOST_PATTERN_WEIGHT {
             let most = usize::try_from(MOST_PATTERN_WEIGHT).unwrap_or(usize::MAX);
             let excess = Excess { measure: Measure::Patterns, most, at };
@@ -74,6 +75,34 @@ pub fn check_patterns(query: &str) -> Result<(), FormExcess> {
         }
     }
     Ok(())
+}
+
+/// A text with the escapes of Go's strings decoded, wherever they stand: of a matcher in quotes Alertmanager decodes them
+/// (`strconv.Unquote`), if it reads matchers by its newer syntax.
+fn unquoted(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, escape)) = rest.split_once('\\') {
+        bytes.extend_from_slice(before.as_bytes());
+        let (from, length, base) = match escape.as_bytes().first() {
+            Some(b'x') => (1, 2, 16),
+            Some(b'u') => (1, 4, 16),
+            Some(b'U') => (1, 8, 16),
+            _ => (0, 3, 8),
+        };
+        let digits = escape.get(from..from + length);
+        let code = digits.and_then(|digits| u32::from_str_radix(digits, base).ok());
+        rest = match code.and_then(char::from_u32) {
+            Some(character) => {
+                bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                &escape[from + length..]
+            }
+            // The character behind the backslash stands for itself, or for one that counts as much.
+            None => escape,
+        };
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    bytes
 }
 
 /// Whether a body with the content type of these headers has no parameters outside of a form. Mimir
@@ -296,6 +325,9 @@ mod tests {
             format!("filter={}", "a%3D~%22.%7B1000%7D%22".repeat(40)),
             vec!["filter=a%3D~.{1000}"; 40].join("&"),
             format!("receiver_matchers={}", ".{1000}".repeat(40)),
+            format!("filter=a%3D~%22{}%22", r".\x7b1000\x7D".repeat(40)),
+            format!("filter=a%3D~%22{}%22", r".\u007b\x31000\U0000007d".repeat(40)),
+            format!("filter=a%3D~%22{}%22", r".\173100\060\175".repeat(40)),
         ] {
             let excess = check_patterns(&query).unwrap_err();
             assert_eq!(excess.excess.measure, Measure::Patterns, "{query}");

@@ -15,8 +15,20 @@ pub struct Pattern {
     added: u64,
     groups: u64,
     last: u8,
-    before_last: u8,
+    is_escaped: bool,
+    opening: Opening,
     count: Option<Count>,
+}
+
+/// What a parenthesis has opened, so far.
+#[derive(Clone, Copy, Debug, Default)]
+enum Opening {
+    #[default]
+    None,
+    /// `(`
+    Group,
+    /// `(?`
+    Special,
 }
 
 /// Between `{` and `}`.
@@ -54,14 +66,25 @@ impl Pattern {
         let added = self.adds(byte);
         self.bytes += 1;
         self.added = self.added.saturating_add(added);
-        match (self.before_last, self.last, byte) {
-            (_, _, b'(') => self.groups += 1,
+        self.opening = match (self.opening, byte) {
+            // A parenthesis itself. (Where a backslash is one, so is the parenthesis behind it: between `\Q` and `\E`.)
+            (_, b'(') if !self.is_escaped => {
+                self.groups += 1;
+                Opening::Group
+            }
             // `(?:` and flags capture nothing, `(?P<name>` and `(?<name>` do.
-            (_, b'(', b'?') => self.groups -= 1,
-            (b'(', b'?', b'P' | b'<') => self.groups += 1,
-            _ => {}
-        }
-        self.before_last = std::mem::replace(&mut self.last, byte);
+            (Opening::Group, b'?') => {
+                self.groups -= 1;
+                Opening::Special
+            }
+            (Opening::Special, b'P' | b'<') => {
+                self.groups += 1;
+                Opening::None
+            }
+            _ => Opening::None,
+        };
+        self.is_escaped = byte == b'\\' && !self.is_escaped;
+        self.last = byte;
         added
     }
 
@@ -137,6 +160,10 @@ mod tests {
             ("(a)?(b)*", 2),
             ("(?", 0),
             ("?(<)", 1),
+            ("\\(a\\)|\\(?b", 0),
+            ("\\\\(a)", 1),
+            ("\\\\\\(a(?:b)", 0),
+            ("\\Q\\E(a)", 1),
         ] {
             let read = Pattern::of(pattern.as_bytes());
             assert_eq!(read.captures(), groups * pattern.len() as u64, "{pattern}");

@@ -143,8 +143,10 @@ pub struct Scanner {
     pattern: Pattern,
     /// What counted repetitions add to all texts.
     pattern_weight: u64,
-    /// What groups of the texts before this one capture.
-    captures: u64,
+    /// What groups of the texts before this one capture, outside of braces and inside.
+    captures: [u64; 2],
+    /// Those of this one.
+    text_captures: [u64; 2],
 }
 
 impl Scanner {
@@ -172,15 +174,23 @@ impl Scanner {
             text_bytes: 0,
             pattern: Pattern::default(),
             pattern_weight: 0,
-            captures: 0,
+            captures: [0; 2],
+            text_captures: [0; 2],
         }
     }
 
     /// Begins another expression of the same request. What patterns cost adds up.
     pub fn reset(&mut self) {
         let pattern_weight = self.pattern_weight;
-        let captures = self.captures.saturating_add(self.pattern.captures());
+        self.end_captures();
+        let captures = self.captures;
         *self = Self { pattern_weight, captures, ..Self::new(&self.limits) };
+    }
+
+    fn end_captures(&mut self) {
+        for (all, text) in self.captures.iter_mut().zip(std::mem::take(&mut self.text_captures)) {
+            *all = all.saturating_add(text);
+        }
     }
 
     pub fn push(&mut self, byte: u8) -> Result<(), Excess> {
@@ -281,8 +291,12 @@ impl Scanner {
         if self.pattern_weight > MOST_PATTERN_WEIGHT {
             return Err(self.excess(Measure::Patterns));
         }
-        if self.captures.saturating_add(self.pattern.captures()) > MOST_CAPTURES {
-            return Err(self.excess(Measure::Captures));
+        let place = usize::from(in_braces);
+        self.text_captures[place] = self.pattern.captures();
+        let captures = self.captures[place].saturating_add(self.text_captures[place]);
+        if captures > MOST_CAPTURES[place] {
+            let most = usize::try_from(MOST_CAPTURES[place]).unwrap_or(usize::MAX);
+            return Err(Excess { most, ..self.excess(Measure::Captures) });
         }
         Ok(())
     }
@@ -407,7 +421,7 @@ impl Scanner {
 
     fn operand(&mut self, state: State) -> Result<(), Excess> {
         self.state = state;
-        self.captures = self.captures.saturating_add(self.pattern.captures());
+        self.end_captures();
         self.pattern = Pattern::default();
         self.text_bytes = 0;
         self.end_operand();
@@ -555,7 +569,7 @@ impl Scanner {
             Measure::SubqueryPoints => limits.subquery_points,
             Measure::LabelBytes => limits.label_bytes,
             Measure::Patterns => usize::try_from(MOST_PATTERN_WEIGHT).unwrap_or(usize::MAX),
-            Measure::Captures => usize::try_from(MOST_CAPTURES).unwrap_or(usize::MAX),
+            Measure::Captures => usize::try_from(MOST_CAPTURES[0]).unwrap_or(usize::MAX),
         };
         Excess { measure, most, at: self.bytes }
     }

@@ -242,8 +242,9 @@ fn groups_that_capture_are_bounded() {
         format!("label_replace(x,\"a\",\"\",\"b\",(`{many}`))"),
         format!("label_replace(x,\"a\",\"\",\"b\",\"{}\")", r"\x28.?)".repeat(1_000)),
         format!("label_replace(x,\"a\",\"\",\"b\",\"{}\")", "(?P<a>.?)".repeat(1_000)),
-        format!("{{a=~\"{many}\"}}"),
-        chain(&format!("{{a=~\"{}\"}}", "(.?)".repeat(100)), " or ", 20),
+        format!("{{a=~\"{}\"}}", "(.?)".repeat(1_100)),
+        chain(&format!("{{a=~\"{}\"}}", "(.?)".repeat(200)), " or ", 40),
+        chain(&format!("label_replace(x,\"a\",\"\",\"b\",\"{}\")", "(.?)".repeat(100)), " or ", 20),
     ] {
         let start: String = expr.chars().take(80).collect();
         assert_eq!(excess(&expr), Some(Measure::Captures), "{start}…");
@@ -253,6 +254,9 @@ fn groups_that_capture_are_bounded() {
         format!("{{a=~\"({words})\"}}"),
         format!("{{a=~\"({words}(x|y))\"}}"),
         format!("{{a=~\"{}\"}}", "(?:a|b)".repeat(2_000)),
+        // As Grafana writes values with parentheses.
+        format!("{{a=~\"({})\"}}", r"Gi1/0/1 \\(uplink\\)|".repeat(2_000)),
+        format!("{{a=~\"{}\"}}", "(host-001)|".repeat(500)),
         chain("label_replace(x, \"a\", \"$1:$2\", \"b\", \"(.+):(.+)\")", " or ", 100),
     ] {
         assert_eq!(excess(&expr), None, "{}", &expr[..80]);
