@@ -2,6 +2,7 @@
 
 pub mod alertmanager;
 pub mod expression;
+pub mod filters;
 pub mod form;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;

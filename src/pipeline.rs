@@ -28,7 +28,7 @@ use crate::console::Console;
 use crate::edge::{ClientBody, Cors, MAX_HEADERS, Page, REQUEST_ID, RequestId};
 use crate::forward::{ForwardFailure, Forwarded, Forwarder};
 use crate::limits::{Lag, Limits};
-use crate::mimir::{TENANT_HEADER, form, remote_read};
+use crate::mimir::{TENANT_HEADER, filters, form, remote_read};
 use crate::record::{ObservedBody, Outlets, Record, RequestOutcome};
 use crate::rejection::{Audience, Rejection};
 use crate::request_body::{BodyError, BodyLimits, RequestBody};
@@ -313,7 +313,7 @@ impl Pipeline {
     /// it comes.
     fn measure(&self, route: &Route, parts: &Parts, body: &RequestBody) -> Result<(), Rejection> {
         if route.surface == Surface::Alerts {
-            return Ok(form::check_patterns(parts.uri.query().unwrap_or_default())?);
+            return Ok(filters::check(parts.uri.query().unwrap_or_default())?);
         }
         if !matches!(route.surface, Surface::Query | Surface::Rules) {
             return Ok(());

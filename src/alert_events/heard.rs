@@ -2,8 +2,8 @@
 //! arrives, and silence means nothing.
 //!
 //! Each copy knows what came to itself, and only the leader's knowledge counts. It is deaf while posts
-//! come and all of them are refused. One accepted post ends that, so whoever posts without the secret, or
-//! what is malformed, keeps no alert open where another ruler's posts are taken. Where only some rulers
+//! come and all of them are refused. One accepted post ends that, so a sender without the secret, or of what
+//! is malformed, keeps no alert open where another ruler's posts are taken. Where only some rulers
 //! are refused, alerts of those expire: which organisations they speak for is not known of a post
 //! without the secret.
 

@@ -294,8 +294,8 @@ impl Between {
     }
 }
 
-/// Whether an instance went on counting. A counter that went down was begun anew, when the instance was
-/// restarted or got the tenant back, and what it counted in between is not known.
+/// Whether no counter was reset between the readings: by a restart of the instance, or when it got the tenant back. What
+/// it counted before the reset is not known.
 fn goes_on(before: &Counters, after: &Counters) -> bool {
     let failed = |reason: &String| after.failed.get(reason).copied().unwrap_or_default();
     after.notifications >= before.notifications
@@ -562,7 +562,7 @@ mod tests {
                 2 => [before, away()],
                 3 => [before, vec![]],
                 AWAY => [away(), away()],
-                // It is restarted, and counts anew what happens. That is seen if a counter went down.
+                // A restart resets its counters. That is seen if one of them is lower.
                 5 if (0..4).any(|at| self.grows[at] < self.at_first[at]) => {
                     [before, of(self.grows)]
                 }

@@ -74,7 +74,7 @@ pub(super) struct Names {
 }
 
 /// How long a name that is not resolved keeps its addresses. A name server is away for minutes; a name that is gone for
-/// good may leave its address to a stranger, who must not get what is meant for Mimir.
+/// good may leave its address to another service, which must not get what is meant for Mimir.
 const KEPT_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// How long Consul may wait for a change; it adds up to a sixteenth.
@@ -337,7 +337,7 @@ mod tests {
         }
     }
 
-    // An address that somebody else has now must not get what is meant for Mimir.
+    // Another service may have the address by now, and must not get what is meant for Mimir.
     #[test]
     fn a_name_that_stays_unresolved_loses_its_addresses() {
         let (mut names, began) = (Names::default(), Instant::now());

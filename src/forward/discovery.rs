@@ -218,27 +218,11 @@ async fn follow(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::HealthConfig;
-    use crate::telemetry::Metrics;
-
-    fn instances() -> Arc<Instances> {
-        let config = HealthConfig {
-            max_in_flight: 10,
-            ready_interval: Duration::ZERO,
-            ready_timeout: Duration::from_secs(1),
-            eject_after: 3,
-            eject_min: Duration::from_secs(60),
-            eject_max: Duration::from_secs(60),
-            panic_percent: 50,
-            slow_start: Duration::ZERO,
-            tls: None,
-        };
-        Arc::new(Instances::new(config, Arc::new(Metrics::register())))
-    }
+    use crate::forward::instances::tests::instances;
 
     #[test]
     fn a_list_with_a_name_that_is_not_resolved_is_adopted_without_it() {
-        let instances = instances();
+        let instances = instances(false);
         let at = |host: u8| SocketAddr::from(([127, 0, 0, host], 8080));
         let name = |host: &str| (host.to_owned(), 8080);
         let found = |second: Result<Vec<SocketAddr>, String>| Listing {

@@ -253,4 +253,4 @@ fn whole(number: usize) -> f64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

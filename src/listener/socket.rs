@@ -190,7 +190,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper has flushed everything before. A `close_notify` may still wait, but it is no part of an answer.
+        // hyper has flushed all answers before. A `close_notify` may still wait, but it is not a part of one.
         self.activity.phase().said_all();
         match &self.tls {
             None => Poll::Ready(net::shut_down(&self.stream, Shutdown::Write)),

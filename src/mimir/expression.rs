@@ -30,7 +30,7 @@ const LABEL: u64 = 2_048;
 
 /// The most that counted repetitions may add to all patterns of a request. Mimir takes up to 325
 /// bytes for each.
-pub const MOST_PATTERN_WEIGHT: u64 = 32 << 10;
+const MOST_PATTERN_WEIGHT: u64 = 32 << 10;
 
 /// The most that the groups of all patterns of a request may capture, outside of braces and inside. Mimir takes 16 bytes
 /// for each, and where `label_replace` asks what they match it copies them for each character of a value, in a call that
@@ -110,6 +110,29 @@ pub struct Excess {
     pub most: usize,
     /// The number of bytes read when the limit was exceeded.
     pub at: usize,
+}
+
+/// The regular expressions of a request that come in no expression.
+#[derive(Default)]
+pub struct Patterns {
+    added: u64,
+    bytes: usize,
+}
+
+impl Patterns {
+    /// Counts one more.
+    ///
+    /// # Errors
+    /// If counted repetitions add too much to all of them.
+    pub fn add(&mut self, pattern: &[u8]) -> Result<(), Excess> {
+        self.bytes = self.bytes.saturating_add(pattern.len());
+        self.added = self.added.saturating_add(Pattern::of(pattern).added());
+        if self.added <= MOST_PATTERN_WEIGHT {
+            return Ok(());
+        }
+        let most = usize::try_from(MOST_PATTERN_WEIGHT).unwrap_or(usize::MAX);
+        Err(Excess { measure: Measure::Patterns, most, at: self.bytes })
+    }
 }
 
 /// Checks a whole expression, in time linear in its length.

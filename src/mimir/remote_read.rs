@@ -12,7 +12,7 @@ use prost::DecodeError;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use snap::raw::{Decoder, decompress_len};
 
-use super::expression::{Excess, ExpressionLimits, MOST_PATTERN_WEIGHT, Measure, Pattern};
+use super::expression::{Excess, ExpressionLimits, Measure, Patterns};
 
 /// Why a remote read is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,27 +39,12 @@ pub fn check(body: &[u8], limits: &ExpressionLimits) -> Result<(), RemoteReadFau
         return Err(RemoteReadFault::Excess(excess));
     }
     let request = Decoder::new().decompress_vec(body).map_err(|_| RemoteReadFault::Unreadable)?;
-    let weight = weight(&request)?;
-    if weight > MOST_PATTERN_WEIGHT {
-        let most = usize::try_from(MOST_PATTERN_WEIGHT).unwrap_or(usize::MAX);
-        let excess = Excess { measure: Measure::Patterns, most, at: length };
-        return Err(RemoteReadFault::Excess(excess));
-    }
-    Ok(())
-}
-
-/// What counted repetitions add to the values of all matchers.
-fn weight(request: &[u8]) -> Result<u64, RemoteReadFault> {
-    let mut weight: u64 = 0;
-    each(request, QUERIES, |query| {
+    let mut patterns = Patterns::default();
+    each(&request, QUERIES, |query| {
         each(query, MATCHERS, |matcher| {
-            each(matcher, VALUE, |value| {
-                weight = weight.saturating_add(Pattern::of(value).added());
-                Ok(())
-            })
+            each(matcher, VALUE, |value| patterns.add(value).map_err(RemoteReadFault::Excess))
         })
-    })?;
-    Ok(weight)
+    })
 }
 
 /// Calls a function with each field of a message that has this number and a length.

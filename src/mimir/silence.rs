@@ -77,7 +77,7 @@ impl Silence {
 /// The weight of all texts in a value as regular expressions.
 fn weight(value: &Value) -> u64 {
     match value {
-        Value::String(text) => Pattern::weight(text),
+        Value::String(text) => Pattern::of(text.as_bytes()).weight(),
         Value::Array(values) => values.iter().map(weight).fold(0, u64::saturating_add),
         Value::Object(fields) => fields.values().map(weight).fold(0, u64::saturating_add),
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,

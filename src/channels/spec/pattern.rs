@@ -9,7 +9,7 @@ use crate::mimir::expression;
 
 /// What a pattern costs to compile and to ask: its characters, with counted repetitions written out.
 pub fn weight(pattern: &str) -> u64 {
-    expression::Pattern::weight(pattern)
+    expression::Pattern::of(pattern.as_bytes()).weight()
 }
 
 /// A compiled pattern, which matches what Go's regexp does.

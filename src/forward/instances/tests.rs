@@ -6,7 +6,7 @@ use crate::forward::health::Probed;
 use crate::labels::InstanceFault;
 use crate::tenancy::OrganisationId;
 
-fn instances(probes: bool) -> Instances {
+pub(in crate::forward) fn instances(probes: bool) -> Instances {
     let config = HealthConfig {
         max_in_flight: 10,
         ready_interval: if probes { Duration::from_secs(3600) } else { Duration::ZERO },

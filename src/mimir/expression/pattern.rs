@@ -55,10 +55,9 @@ impl Pattern {
         self.added
     }
 
-    /// The weight of a whole pattern: its length and what repetitions add.
-    pub fn weight(pattern: &str) -> u64 {
-        let read = Self::of(pattern.as_bytes());
-        read.bytes.saturating_add(read.added)
+    /// Its weight: its length and what repetitions add.
+    pub fn weight(&self) -> u64 {
+        self.bytes.saturating_add(self.added)
     }
 
     /// Reads another byte and returns what it adds to the weight, without its own length.
@@ -91,7 +90,7 @@ impl Pattern {
     /// The positions that Go keeps where a text is searched for what groups match: groups times states, with counted
     /// repetitions written out. Each takes 16 bytes, which are copied for each character of the text.
     pub fn captures(&self) -> u64 {
-        self.groups.saturating_mul(self.bytes.saturating_add(self.added))
+        self.groups.saturating_mul(self.weight())
     }
 
     fn adds(&mut self, byte: u8) -> u64 {
@@ -142,7 +141,7 @@ mod tests {
             ("x{", 2, 2),
             ("\\pL\\p{Greek}", 256, 300),
         ] {
-            let weight = Pattern::weight(pattern);
+            let weight = Pattern::of(pattern.as_bytes()).weight();
             assert!((at_least..=at_most).contains(&weight), "{pattern}: {weight}");
         }
     }

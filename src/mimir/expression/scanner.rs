@@ -295,8 +295,7 @@ impl Scanner {
         self.text_captures[place] = self.pattern.captures();
         let captures = self.captures[place].saturating_add(self.text_captures[place]);
         if captures > MOST_CAPTURES[place] {
-            let most = usize::try_from(MOST_CAPTURES[place]).unwrap_or(usize::MAX);
-            return Err(Excess { most, ..self.excess(Measure::Captures) });
+            return Err(self.excess(Measure::Captures));
         }
         Ok(())
     }
@@ -569,7 +568,10 @@ impl Scanner {
             Measure::SubqueryPoints => limits.subquery_points,
             Measure::LabelBytes => limits.label_bytes,
             Measure::Patterns => usize::try_from(MOST_PATTERN_WEIGHT).unwrap_or(usize::MAX),
-            Measure::Captures => usize::try_from(MOST_CAPTURES[0]).unwrap_or(usize::MAX),
+            Measure::Captures => {
+                let most = MOST_CAPTURES[usize::from(self.in_braces)];
+                usize::try_from(most).unwrap_or(usize::MAX)
+            }
         };
         Excess { measure, most, at: self.bytes }
     }

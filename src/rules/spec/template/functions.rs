@@ -89,7 +89,8 @@ const MOST_CAPTURES: u64 = 64 << 10;
 fn matching(arguments: &[Value], text: Option<&Value>) -> Result<u64, String> {
     let pattern = arguments.first().and_then(|pattern| pattern.constant.as_deref());
     let pattern = pattern.ok_or("a pattern must be a string in the template")?;
-    let (weight, captures) = (Pattern::weight(pattern), Pattern::of(pattern.as_bytes()).captures());
+    let pattern = Pattern::of(pattern.as_bytes());
+    let (weight, captures) = (pattern.weight(), pattern.captures());
     if weight > MOST_WEIGHT || captures > MOST_CAPTURES {
         return Err("the pattern is too large; shorten it or its repetitions, or use fewer groups"
             .to_owned());
