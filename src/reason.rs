@@ -68,7 +68,7 @@ pub enum Reason {
     BodyIncomplete,
     /// The framing of the body is malformed, or a remote read is not one.
     #[strum(
-        message = "Correct the client, or what is between: it breaks the framing of HTTP, or its remote read is no Snappy and protobuf."
+        message = "Correct the client, or what is between: it breaks the framing of HTTP, or its remote read is not Snappy and protobuf."
     )]
     BodyMalformed,
     /// The body came too slowly for Mimir, which gave up reading it.

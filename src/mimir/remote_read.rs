@@ -75,7 +75,7 @@ fn each<'a>(
 impl fmt::Display for RemoteReadFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable => f.write_str("the body is no remote read (Snappy and protobuf)"),
+            Self::Unreadable => f.write_str("the body is not a remote read (Snappy, protobuf)"),
             Self::Excess(excess) => write!(f, "the remote read {excess}"),
         }
     }

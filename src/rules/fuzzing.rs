@@ -91,8 +91,8 @@ pub fn promql(data: &[u8]) {
     let has_nan = text.to_ascii_lowercase().contains("nan");
     let is_same = promql::are_same(text, text);
     assert!(is_read || !is_same, "{text:?}");
-    // What may still have a pattern is not given to the parser.
-    if !has_nan && !text.contains('~') {
+    // What may still have a pattern is not given to the parser, and escapes of bytes are not compared.
+    if !has_nan && !text.contains(['~', '\\']) {
         assert_eq!(is_read, is_same, "{text:?}");
     }
 }

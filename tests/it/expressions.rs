@@ -165,7 +165,7 @@ async fn patterns_outside_expressions_never_reach_mimir_either() {
             harness::samples::remote_read_of_patterns(&[&"x".repeat(300_000)]),
             "longer than 262144 bytes",
         ),
-        (b"no snappy".to_vec(), "no remote read"),
+        (b"no snappy".to_vec(), "not a remote read"),
     ] {
         let answer = client.post(read, body).await;
         assert!(answer.status == 400 && answer.text.contains(said), "{answer:?}");
