@@ -50,12 +50,10 @@ fn unavailable(problem: impl ToString) -> Said {
     Said { answer: String::new(), note, exit_code: EXIT_UNAVAILABLE }
 }
 
-/// Why the database did not do what was wanted of it.
+/// Why the database did not do what was wanted of it. What it refuses it would refuse again.
 fn database_failed(error: &StoreError) -> Outcome {
     match error {
-        StoreError::Unreachable(_) | StoreError::Unavailable(_) | StoreError::Refused(_) => {
-            Ok(unavailable(error))
-        }
+        StoreError::Unreachable(_) | StoreError::Unavailable(_) => Ok(unavailable(error)),
         other => Err(other.to_string()),
     }
 }
@@ -80,13 +78,17 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::config::{DatabaseConfig, Environment};
+    use crate::config::{DatabaseConfig, Environment, RulesCommandConfig};
 
     #[derive(Parser)]
     enum Command {
         #[command(subcommand)]
         DeviceKey(DeviceKeyCommand),
         Migrate(Migrate),
+        #[command(subcommand)]
+        Rules(RulesCommand),
+        #[command(subcommand)]
+        Channels(ChannelsCommand),
     }
 
     // Seen: 1, as for a key that there is not; `rules` always said 69.
@@ -95,18 +97,35 @@ mod tests {
         // A port that was free a moment ago refuses connections.
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let url = format!("postgres://nobody@{free}/none");
-        let environment: Environment =
-            Environment::from_vars([("MTP__DATABASE__URL".to_owned(), url)]);
+        let environment = [
+            ("MTP__DATABASE__URL", url.as_str()),
+            ("MTP__UPSTREAM__URLS", "http://127.0.0.1:1"),
+            ("MTP__CHANNELS__ENABLED", "true"),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let environment = Environment::from_vars(environment);
         let database = DatabaseConfig::load(None, &environment).unwrap();
+        let config = RulesCommandConfig::load(None, &environment).unwrap();
         for line in [
             "x migrate",
             "x device-key list --organisation acme",
             "x device-key create --organisation acme --name a",
             "x device-key revoke --organisation acme 6a1a9a3e-5f1c-4d0b-9c58-2f5a0f9b7c11",
+            "x rules check --database",
+            "x rules diff",
+            "x rules sync",
+            "x rules guard list",
+            "x rules guard confirm a1",
+            "x channels diff",
+            "x channels sync",
+            "x channels test --organisation acme 6a1a9a3e-5f1c-4d0b-9c58-2f5a0f9b7c11",
+            "x channels confirm --organisation acme a1",
         ] {
             let outcome = match Command::parse_from(line.split(' ')) {
                 Command::DeviceKey(command) => device_key(&database, command),
                 Command::Migrate(args) => migrate(&database, &args),
+                Command::Rules(command) => rules(&config, command),
+                Command::Channels(command) => channels(&config, command),
             };
             let said = outcome.unwrap_or_else(|problem| panic!("{line}: {problem}"));
             assert_eq!(said.exit_code, EXIT_UNAVAILABLE, "{line}");

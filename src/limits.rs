@@ -114,7 +114,7 @@ pub enum LimitError {
         retry_after: Duration,
     },
     /// Requests in flight.
-    InFlight { whose: Whose, surface: Surface },
+    InFlight { whose: Whose },
     /// The organisation's share of all requests in flight.
     Share,
     /// Requests in flight, or waiting, of all organisations.
@@ -427,8 +427,8 @@ impl HasReason for LimitError {
             Self::Requests { whose: Whose::Device, .. } => Reason::DeviceRequestRate,
             Self::Bytes { whose: Whose::Organisation, .. } => Reason::ByteRate,
             Self::Bytes { whose: Whose::Device, .. } => Reason::DeviceByteRate,
-            Self::InFlight { whose: Whose::Organisation, .. } => Reason::RequestsInFlight,
-            Self::InFlight { whose: Whose::Device, .. } => Reason::DeviceRequestsInFlight,
+            Self::InFlight { whose: Whose::Organisation } => Reason::RequestsInFlight,
+            Self::InFlight { whose: Whose::Device } => Reason::DeviceRequestsInFlight,
             Self::Share => Reason::OrganisationShare,
             Self::All => Reason::Overloaded,
             Self::Memory => Reason::MemoryShort,
@@ -440,12 +440,12 @@ impl HasReason for LimitError {
 impl fmt::Display for LimitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let who = match self {
-            Self::Requests { whose, .. }
-            | Self::Bytes { whose, .. }
-            | Self::InFlight { whose, .. } => match whose {
-                Whose::Organisation => "the organisation",
-                Whose::Device => "the device",
-            },
+            Self::Requests { whose, .. } | Self::Bytes { whose, .. } | Self::InFlight { whose } => {
+                match whose {
+                    Whose::Organisation => "the organisation",
+                    Whose::Device => "the device",
+                }
+            }
             Self::Share => "the organisation",
             Self::All | Self::Memory | Self::Processor => "the proxy",
         };

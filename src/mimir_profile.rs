@@ -149,6 +149,16 @@ pub fn examine(text: &str, variables: &Variables, assumptions: Assumptions) -> V
     findings
 }
 
+/// What is not compared with the proxy's configuration because values are not known, in words: no finding, and no proof
+/// of anything either.
+pub fn uncompared(text: &str, variables: &Variables, assumptions: Assumptions) -> Option<String> {
+    let document = Document::read(&variables.expand(text)).ok()?;
+    if wrong_file::other(&document).is_some() {
+        return None;
+    }
+    alerts::uncompared(&Profile { document, assumptions })
+}
+
 impl Profile {
     /// The value of a dotted key.
     fn get(&self, key: &str) -> Option<&Node> {

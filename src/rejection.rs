@@ -139,7 +139,7 @@ pub enum Audience {
     Alertmanager,
     /// A sender: plain text.
     Sender,
-    /// A sender by OTLP: the same, but that it is told to come back sooner.
+    /// A sender by OTLP: the same, but that it is told to come back sooner, and never by a 429.
     OtlpSender,
 }
 
@@ -281,19 +281,23 @@ impl Rejection {
         }
     }
 
-    /// The status of the answer: that of the reason, but for two of which the case matters.
-    pub(crate) fn status(&self) -> StatusCode {
+    /// The status of the answer: that of the reason, but for some of which the case matters.
+    pub(crate) fn status(&self, audience: Audience) -> StatusCode {
         match self {
             Self::Route(RouteError::Semicolon | RouteError::Name(_)) => StatusCode::BAD_REQUEST,
             // A sender drops what is answered with a 429 (Prometheus does, unless it is told
             // otherwise), and that many of its organisation's devices come together, as after an
             // outage, is nothing that one of them could help. A reader can.
-            Self::Limited(LimitError::InFlight { surface, .. }) => match surface {
-                Surface::Push | Surface::Otlp => StatusCode::SERVICE_UNAVAILABLE,
-                Surface::Query | Surface::Rules | Surface::Alerts | Surface::Admin => {
-                    StatusCode::TOO_MANY_REQUESTS
-                }
-            },
+            Self::Limited(LimitError::InFlight { .. }) if audience.is_sender() => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            // The protocol has both for a sender that is to slow down. The SDK for Python drops what is answered
+            // with a 429 and repeats what is answered with a 503.
+            Self::Limited(LimitError::Requests { .. } | LimitError::Bytes { .. })
+                if audience == Audience::OtlpSender =>
+            {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             other => status_of(other.reason()),
         }
     }
@@ -369,16 +373,14 @@ impl Rejection {
     }
 
     fn retry_after(&self, audience: Audience) -> Option<Duration> {
-        let status = self.status();
+        let status = self.status(audience);
         if !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS {
             return None;
         }
         let (least, spread) = match self {
             // Also where the moment is known: who comes too early is told again, and who is told a longer time
             // does not come at all.
-            _ if audience == Audience::OtlpSender && status.is_server_error() => {
-                (Duration::ZERO, OTLP_RETRY_AFTER)
-            }
+            _ if audience == Audience::OtlpSender => (Duration::ZERO, OTLP_RETRY_AFTER),
             Self::Credential(
                 Refusal::KeysUnavailable { retry_after } | Refusal::KeyPending { retry_after },
             )
@@ -391,8 +393,8 @@ impl Rejection {
     }
 
     /// Prometheus' name for the kind of error.
-    fn error_type(&self) -> &'static str {
-        match self.status() {
+    fn error_type(&self, audience: Audience) -> &'static str {
+        match self.status(audience) {
             StatusCode::UNAUTHORIZED => "unauthorized",
             StatusCode::FORBIDDEN => "forbidden",
             StatusCode::NOT_FOUND => "not_found",
@@ -406,23 +408,23 @@ impl Rejection {
     }
 
     pub fn response(&self, audience: Audience, id: &RequestId) -> Response<Full<Bytes>> {
-        let message = self.message();
+        let (message, status) = (self.message(), self.status(audience));
         let (content_type, text) = match audience {
             Audience::Sender | Audience::OtlpSender => {
                 ("text/plain; charset=utf-8", format!("{message}\n"))
             }
-            Audience::Alertmanager if self.status() == StatusCode::BAD_REQUEST => {
+            Audience::Alertmanager if status == StatusCode::BAD_REQUEST => {
                 ("application/json", serde_json::Value::from(message).to_string())
             }
             Audience::Reader | Audience::Alertmanager => {
                 let body = serde_json::json!({
-                    "status": "error", "errorType": self.error_type(), "error": message,
+                    "status": "error", "errorType": self.error_type(audience), "error": message,
                 });
                 ("application/json", body.to_string())
             }
         };
         let mut response = Response::new(Full::from(text));
-        *response.status_mut() = self.status();
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -430,7 +432,7 @@ impl Rejection {
         if let Some(after) = self.retry_after(audience) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
         }
-        if self.status() == StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, self.challenge());
             if self.offers_basic(audience) {
                 // A line of its own: not every client looks behind a comma.

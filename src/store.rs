@@ -406,6 +406,15 @@ pub(crate) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
+/// The same, and no longer than the columns that have reasons and problems keep it (4,000 characters).
+pub(crate) fn shortened(text: &str) -> String {
+    const LONGEST: usize = 2000;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => storable(&format!("{}…", &text[..end])),
+        None => storable(text),
+    }
+}
+
 /// What the check of the queries may take beyond that.
 const FIRST_CHECK: Duration = Duration::from_secs(20);
 /// The target of the events that tell Postgres's notices, with their severity as the level.

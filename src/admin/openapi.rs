@@ -388,7 +388,7 @@ mod tests {
 
     use super::*;
     use crate::admin::AdminError;
-    use crate::rejection::Rejection;
+    use crate::rejection::{Audience, Rejection};
 
     #[test]
     fn every_admin_route_is_described_and_nothing_else() {
@@ -454,7 +454,7 @@ mod tests {
 
     #[test]
     fn the_statuses_of_a_refused_confirmation_are_those_of_its_errors() {
-        let status = |error| Rejection::Admin(error).status();
+        let status = |error| Rejection::Admin(error).status(Audience::Reader);
         assert_eq!(status(AdminError::Missing("deletion")), NO_SUCH_HOLD);
         assert_eq!(status(AdminError::Stale(String::new())), STALE_HOLD);
     }

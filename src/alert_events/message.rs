@@ -27,7 +27,7 @@ const CLOCK_SKEW: Millis = 2000;
 /// How far in the future an alert may begin, if the ruler's clock is far ahead.
 const FUTURE_START: Millis = 3_600_000;
 /// The longest that one report may say that an alert fires: five times a rule's interval of a day.
-const LONGEST_VALID: Millis = 5 * 86_400_000;
+pub(crate) const LONGEST_VALID: Millis = 5 * 86_400_000;
 /// The year 2000. The ruler's zero time is the year 1.
 const LONG_AGO: Millis = 946_684_800_000;
 

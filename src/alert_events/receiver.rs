@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::buffer::Buffer;
-use super::heard::Heard;
+use super::heard::{Heard, Sender};
 use super::message::{self, Message};
 use super::seldom::Seldom;
 use super::writer::{KnownOrganisations, whole};
@@ -143,9 +143,10 @@ pub fn router(receiver: Arc<Receiver>) -> Router {
 }
 
 async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
-    let Outcome { post, taken, problem } = Arc::clone(&receiver).take(request).await;
+    let (sender, outcome) = Arc::clone(&receiver).take(request).await;
+    let Outcome { post, taken, problem } = outcome;
     receiver.metrics.posted(post);
-    receiver.heard.note(post, taken);
+    receiver.heard.note(sender, post, taken);
     let status = match post {
         AlertPost::Accepted | AlertPost::UnknownOrganisation => StatusCode::OK,
         AlertPost::Unauthorised => StatusCode::UNAUTHORIZED,
@@ -169,16 +170,24 @@ impl Receiver {
         self.secret.store(Arc::new(SecretDigest::new(secret)));
     }
 
-    async fn take(self: Arc<Self>, request: Request) -> Outcome {
+    async fn take(self: Arc<Self>, request: Request) -> (Sender, Outcome) {
         let (head, body) = request.into_parts();
+        let unknown = |post, problem| {
+            self.log(post, "");
+            (Sender::Unknown, Outcome::nothing(post, problem))
+        };
         if !self.secret.load().is_shown(&head.headers) {
-            self.log(AlertPost::Unauthorised, "");
-            return Outcome::nothing(AlertPost::Unauthorised, "the password is wrong or missing");
+            return unknown(AlertPost::Unauthorised, "the password is wrong or missing");
         }
         let Some(tenant) = tenant_of(&head.headers) else {
-            self.log(AlertPost::Malformed, "");
-            return Outcome::nothing(AlertPost::Malformed, "must name one tenant in X-Scope-OrgID");
+            return unknown(AlertPost::Malformed, "must name one tenant in X-Scope-OrgID");
         };
+        let sender = Sender::Ruler(self.template.organisation_of(&tenant));
+        (sender, self.take_body(tenant, body).await)
+    }
+
+    /// Takes what was posted for a tenant.
+    async fn take_body(self: Arc<Self>, tenant: TenantId, body: Body) -> Outcome {
         let Some(_post) = self.posts.begin(&tenant) else {
             self.log(AlertPost::Busy, tenant.as_str());
             return Outcome::nothing(AlertPost::Busy, "too many messages at once");
@@ -280,6 +289,7 @@ async fn read(body: Body) -> Result<Bytes, (AlertPost, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tenancy::OrganisationId;
 
     fn headers(value: &str) -> HeaderMap {
         HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())])
@@ -338,6 +348,8 @@ mod tests {
 
     const SECRET: &str = "a-secret-of-the-ruler";
     const TENANT: &str = "acme";
+    /// A UUID in capitals is a tenant of nobody's.
+    const NOBODYS: &str = "0A1B2C3D-0000-4000-8000-00000000000F";
 
     /// One that has room for so many alerts of an organisation.
     fn receiver(most_alerts: usize) -> Arc<Receiver> {
@@ -359,38 +371,51 @@ mod tests {
         format!(r#"{{"startsAt":"2025-11-24T16:00:00Z","labels":{{"alertname":"{name}"}}}}"#)
     }
 
-    /// Posts a body to a receiver that has heard nothing before. Gives the status, and whether it is deaf since.
-    async fn post_to(receiver: &Arc<Receiver>, tenant: &str, body: String) -> (u16, bool) {
+    /// Posts a body to a receiver that has heard nothing before. Gives the status, and to whom it is deaf since.
+    async fn post_to(
+        receiver: &Arc<Receiver>,
+        tenant: &str,
+        body: String,
+    ) -> (u16, Option<&'static str>) {
         let credentials = BASE64_STANDARD.encode(format!("mimir:{SECRET}"));
         let request = Request::builder()
             .header(header::AUTHORIZATION, format!("Basic {credentials}"))
             .header(TENANT_HEADER, tenant)
             .body(Body::from(body));
         let answer = receive(State(Arc::clone(receiver)), request.unwrap()).await;
-        (answer.status().as_u16(), receiver.heard.watched_for() == 0.0)
+        let deaf_to = match receiver.heard.seconds(&OrganisationId::parse(TENANT).unwrap()) {
+            (None, None) => None,
+            (None, Some(_)) => Some(TENANT),
+            (Some(_), None) => Some("all"),
+            (Some(_), Some(_)) => Some("both"),
+        };
+        (answer.status().as_u16(), deaf_to)
     }
 
     #[tokio::test]
     async fn a_post_counts_as_heard_if_any_of_its_alerts_is_taken() {
         let (a, b) = (alert("a"), alert("b"));
         for (tenant, body, expected, is) in [
-            (TENANT, format!("[{a}]"), (200, false), "good"),
-            (TENANT, "[]".to_owned(), (200, false), "empty"),
-            (TENANT, format!("[1,{a}]"), (400, false), "malformed in part"),
-            (TENANT, "[1]".to_owned(), (400, true), "malformed"),
-            (TENANT, "{}".to_owned(), (400, true), "no list"),
-            ("a|b", format!("[{a}]"), (400, true), "of two tenants"),
-            (TENANT, format!("[{a},{b}]"), (503, false), "without room for all"),
-            (TENANT, " ".repeat(MOST_BODY_BYTES + 1), (413, true), "too large"),
+            (TENANT, format!("[{a}]"), (200, None), "good"),
+            (TENANT, "[]".to_owned(), (200, None), "empty"),
+            (TENANT, format!("[1,{a}]"), (400, None), "malformed in part"),
+            (TENANT, "[1]".to_owned(), (400, Some(TENANT)), "malformed"),
+            (TENANT, "{}".to_owned(), (400, Some(TENANT)), "no list"),
+            ("a|b", format!("[{a}]"), (400, Some("all")), "of two tenants"),
+            (NOBODYS, "{}".to_owned(), (400, None), "of no organisation"),
+            (TENANT, format!("[{a},{b}]"), (503, None), "without room for all"),
+            (TENANT, " ".repeat(MOST_BODY_BYTES + 1), (413, Some(TENANT)), "too large"),
         ] {
             assert_eq!(post_to(&receiver(1), tenant, body).await, expected, "{is}");
         }
-        assert_eq!(post_to(&receiver(0), TENANT, format!("[{a}]")).await, (503, true), "no room");
+        let full = post_to(&receiver(0), TENANT, format!("[{a}]")).await;
+        assert_eq!(full, (503, Some(TENANT)), "no room");
         let busy = receiver(1);
         let tenant = TenantId::parse(TENANT).unwrap();
         let others: Vec<_> =
             (0..MOST_POSTS_OF_TENANT).filter_map(|_| busy.posts.begin(&tenant)).collect();
-        assert_eq!(post_to(&busy, TENANT, format!("[{a}]")).await, (503, true), "busy");
+        let refused = post_to(&busy, TENANT, format!("[{a}]")).await;
+        assert_eq!(refused, (503, Some(TENANT)), "busy");
         drop(others);
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::batch_size::BatchSize;
-use super::heard::Heard;
+use super::heard::{Heard, WatchedFor};
 use super::merge::{self, ReportedStart, Reports};
 use super::seldom::Seldom;
 use super::writer::whole;
@@ -122,8 +122,9 @@ impl EventWatch {
         let watched_for = self.store.watch_alert_events(BREAK).await?;
         // Whatever becomes of one part, the others have their turn.
         // Devices do not depend on rulers.
-        let expired =
-            self.expire_all(watched_for.min(self.heard.watched_for()), &mut next.expiry).await;
+        let heard = self.heard.watched_for();
+        let heard = WatchedFor { all: heard.all.min(watched_for), ..heard };
+        let expired = self.expire_all(&heard, &mut next.expiry).await;
         let checked = self.check_due_devices(watched_for, next).await;
         let purged = self.purge(next).await;
         let counted = self.count_open().await;
@@ -161,12 +162,17 @@ impl EventWatch {
 
     /// Gives up alerts in several transactions. One that fails is smaller the next time. One alert that fails alone
     /// keeps back no other, whatever the error: it is passed over, and tried again when the others are done.
-    async fn expire_all(&self, watched_for: f64, expiry: &mut Expiry) -> Result<(), StoreError> {
+    async fn expire_all(
+        &self,
+        watched_for: &WatchedFor,
+        expiry: &mut Expiry,
+    ) -> Result<(), StoreError> {
+        let WatchedFor { all, some } = watched_for;
         for _ in 0..MOST_EXPIRIES {
             let Expiry { size, passed_over } = &mut *expiry;
             let (events, bytes) = (size.get(), MOST_EXPIRED_BYTES);
             let most = OverdueBounds { events, bytes, passed_over: *passed_over };
-            let overdue = self.store.overdue_alerts(GRACE, watched_for, most).await;
+            let overdue = self.store.overdue_alerts(GRACE, *all, some, most).await;
             let overdue = overdue.inspect_err(|_| size.was_too_much(events))?;
             if overdue.events == 0 {
                 *passed_over = 0;

@@ -281,7 +281,8 @@ fn forwarders(config: &Config, lasting: &Lasting) -> Vec<Arc<Forwarder>> {
     (0..config.listen.workers).map(forwarder).collect()
 }
 
-/// What finds instances is not the forwarders': they keep their connections to those that stay.
+/// What finds instances is not the forwarders': they keep their connections to those that stay. One that has got another
+/// name does not, whatever its address.
 fn keeps_forwarders(changes: &[Change]) -> bool {
     changes
         .iter()

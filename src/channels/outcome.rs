@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::labels::OutcomeKind;
 use crate::mimir::Retriable as _;
 use crate::mimir::alertmanager::AlertmanagerError;
-use crate::store::{GuardHeld, StoreError};
+use crate::store::{GuardHeld, StoreError, shortened};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -91,15 +91,4 @@ impl From<StoreError> for Failure {
             is_transient: true,
         }
     }
-}
-
-/// A text for the database.
-fn shortened(text: &str) -> String {
-    const LONGEST: usize = 2000;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-    // Postgres stores no NUL.
-    .replace('\0', "\u{fffd}")
 }

@@ -44,8 +44,8 @@ impl Reaches {
         Self { known: Mutex::default(), triggers }
     }
 
-    /// Whether an alert with these labels would reach anybody; none while that is not known. Labels with
-    /// templates, and those of the series, are not among them.
+    /// Whether an alert with these labels would reach anybody; none while that is not known, or if it depends on
+    /// others: on those of the series, and on those that a template makes. Whoever asks leaves these out.
     pub fn notifies(
         &self,
         organisation: &OrganisationId,

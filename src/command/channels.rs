@@ -1,8 +1,8 @@
 //! `channels diff | sync | test | confirm`
 //!
 //! Exit codes, for pipelines, as of `rules`: 0 success; 1 channels that cannot go live, differences, a
-//! write that is held, or a test that failed; 64 a fault in the configuration or the organisation; 69 the
-//! database or Mimir gave no answer, or it is not known what became of a test.
+//! write that is held, or a test that failed; 64 a fault in the configuration or the organisation, or a
+//! database that refuses; 69 the database or Mimir gave no answer, or it is not known what became of a test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::comparison::Comparison;
 use super::rules::sync::{BY, lead_meanwhile};
 use super::rules::{no_such, organisation, reconciler, usage_error};
-use super::{EXIT_UNAVAILABLE, Outcome, Said, on_a_runtime, unavailable};
+use super::{EXIT_UNAVAILABLE, Outcome, Said, database_failed, on_a_runtime, unavailable};
 use crate::channels::{ChannelError, ChannelReconciler, ChannelSync, Reaches, TestReport};
 use crate::clock::Clock;
 use crate::config::RulesCommandConfig;
@@ -93,7 +93,8 @@ pub fn channels(config: &RulesCommandConfig, command: ChannelsCommand) -> Outcom
             ChannelsCommand::Confirm(args) => confirm(&parts, args).await,
         }
     })?;
-    // An error before a command begins is a fault in its arguments or the configuration.
+    // An error is a fault in the arguments or the configuration, such as a database that refuses the login. 1 says
+    // something of the channels.
     Ok(done.unwrap_or_else(usage_error))
 }
 
@@ -119,7 +120,7 @@ impl Parts {
         &self,
         named: Option<&str>,
     ) -> Result<BTreeSet<OrganisationId>, Result<Said, String>> {
-        let failed = |error: StoreError| Ok(unavailable(error));
+        let failed = |error: StoreError| database_failed(&error);
         let store = self.channels.store();
         let Some(one) = organisation(named).map_err(Err)? else {
             let all = store.notification_organisations().await.map_err(failed)?;
@@ -148,13 +149,13 @@ async fn diff(parts: &Parts, of: Of) -> Outcome {
                 comparison.note(&organisation, error);
                 continue;
             }
-            Err(error) => {
-                let is_databases = matches!(error, ChannelError::Store(_));
-                match comparison.unanswered(&organisation, error, is_databases) {
-                    Ok(()) => continue,
-                    Err(said) => return Ok(said),
-                }
+            Err(ChannelError::Store(error)) => {
+                return comparison.database_failed(&organisation, &error);
             }
+            Err(error) => match comparison.unanswered(&organisation, error) {
+                Ok(()) => continue,
+                Err(said) => return Ok(said),
+            },
         };
         comparison.answered(preview.is_in_sync);
         if preview.is_in_sync {
@@ -174,20 +175,20 @@ async fn diff(parts: &Parts, of: Of) -> Outcome {
 
 async fn sync(parts: &Parts, of: Of) -> Outcome {
     match parts.organisations(of.organisation.as_deref()).await {
-        Ok(organisations) => Ok(synced(parts, organisations, of.json).await),
+        Ok(organisations) => synced(parts, organisations, of.json).await,
         Err(failed) => failed,
     }
 }
 
 /// Requests the syncs as an administrator does, and waits for their end. If no copy of the proxy leads,
 /// this process leads in the meantime.
-async fn synced(parts: &Parts, organisations: BTreeSet<OrganisationId>, as_json: bool) -> Said {
+async fn synced(parts: &Parts, organisations: BTreeSet<OrganisationId>, as_json: bool) -> Outcome {
     let mut requested = BTreeMap::new();
     for organisation in &organisations {
         let by = BY.to_owned();
         match parts.channels.store().request_notification_sync(organisation.clone(), by).await {
             Ok(request) => requested.insert(organisation.clone(), request),
-            Err(error) => return unavailable(error),
+            Err(error) => return database_failed(&error),
         };
     }
     let triggers: Arc<Triggers> = Arc::default();
@@ -201,13 +202,13 @@ async fn synced(parts: &Parts, organisations: BTreeSet<OrganisationId>, as_json:
     let answered = lead_meanwhile(&parts.rules, vec![task], await_answers(parts, requested)).await;
     match answered {
         Ok(true) => match read_ends(parts, &organisations).await {
-            Ok((syncs, statuses)) => said(&syncs, &statuses, as_json),
-            Err(error) => unavailable(error),
+            Ok((syncs, statuses)) => Ok(said(&syncs, &statuses, as_json)),
+            Err(error) => database_failed(&error),
         },
         Ok(false) => {
-            unavailable("the sync makes no progress: another copy leads and does not do it")
+            Ok(unavailable("the sync makes no progress: another copy leads and does not do it"))
         }
-        Err(error) => unavailable(error),
+        Err(error) => database_failed(&error),
     }
 }
 
@@ -307,6 +308,7 @@ async fn test(parts: &Parts, args: Test) -> Outcome {
         Ok(report) => Ok(said_of_test(&report, json)),
         Err(ChannelError::Missing("organisation")) => Err(no_such(&organisation)),
         Err(error @ (ChannelError::Missing(_) | ChannelError::Tenant(_))) => Err(error.to_string()),
+        Err(ChannelError::Store(error)) => database_failed(&error),
         Err(error) => Ok(unavailable(error)),
     }
 }
@@ -332,7 +334,7 @@ async fn confirm(parts: &Parts, args: Confirm) -> Outcome {
     let store = parts.channels.store();
     match store.confirm_notification_guard(organisation.clone(), id.clone(), BY.to_owned()).await {
         Ok(NotificationConfirmed::Noted) => {
-            Ok(synced(parts, BTreeSet::from([organisation]), json).await)
+            synced(parts, BTreeSet::from([organisation]), json).await
         }
         Ok(NotificationConfirmed::Nothing) => match parts.organisations(Some(&name)).await {
             Err(failed) => failed,
@@ -349,6 +351,6 @@ async fn confirm(parts: &Parts, args: Confirm) -> Outcome {
             );
             Ok(Said { answer: String::new(), note: Some(note), exit_code: 1 })
         }
-        Err(error) => Ok(unavailable(error)),
+        Err(error) => database_failed(&error),
     }
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use super::{Said, on_a_runtime};
 use crate::config::{Config, Effect, Environment, Setting, effect_of};
 use crate::mimir_profile::{
-    Assumptions, Finding, MimirVersion, Ours, Severity, Variables, examine,
+    Assumptions, Finding, MimirVersion, Ours, Severity, Variables, examine, uncompared,
 };
 use connect::connect;
 
@@ -79,8 +79,11 @@ pub fn check_config(file: Option<&Path>, environment: &Environment, args: &Check
         let name = path.display();
         match std::fs::read_to_string(path) {
             Ok(text) => {
-                let findings = args.examine(&text, ours.as_ref().map(Ours::from));
+                let (variables, assumptions) = args.surroundings(ours.as_ref().map(Ours::from));
+                let findings = examine(&text, &variables, assumptions);
                 notes.extend(findings.iter().map(|finding| format!("{name}: {finding}")));
+                let uncompared = uncompared(&text, &variables, assumptions);
+                notes.extend(uncompared.map(|note| format!("{name}: {note}")));
                 answers.push(format!("{name}: {}", counted(&findings)));
                 if findings.iter().any(|finding| args.counts(finding)) {
                     code = EXIT_CONFIG;
@@ -110,14 +113,14 @@ pub fn check_config(file: Option<&Path>, environment: &Environment, args: &Check
 }
 
 impl CheckConfig {
-    fn examine(&self, text: &str, ours: Option<Ours>) -> Vec<Finding> {
+    fn surroundings(&self, ours: Option<Ours>) -> (Variables, Assumptions) {
         let variables = if self.expand_env {
             Variables::Known(Environment::everything())
         } else {
             Variables::Unknown
         };
         let (mimir, instances) = (self.mimir_version, self.mimir_instances);
-        examine(text, &variables, Assumptions { mimir, instances, ours })
+        (variables, Assumptions { mimir, instances, ours })
     }
 
     fn counts(&self, finding: &Finding) -> bool {

@@ -5,8 +5,8 @@ use std::fmt::{Display, Write as _};
 use serde_json::{Value, json};
 
 use super::rules::MOST_UNANSWERED;
-use super::{EXIT_UNAVAILABLE, Said, unavailable};
-use crate::store::GuardHeld;
+use super::{EXIT_UNAVAILABLE, Outcome, Said, database_failed, unavailable};
+use crate::store::{GuardHeld, StoreError};
 use crate::tenancy::{OrganisationId, TenantId};
 
 pub(super) struct Comparison {
@@ -45,15 +45,28 @@ impl Comparison {
         &mut self,
         organisation: &OrganisationId,
         error: impl Display,
-        is_databases: bool,
     ) -> Result<(), Said> {
         self.unanswered += 1;
         self.unanswered_in_a_row += 1;
         self.note(organisation, error);
-        if is_databases || self.unanswered_in_a_row >= MOST_UNANSWERED {
+        if self.unanswered_in_a_row >= MOST_UNANSWERED {
             return Err(unavailable(self.notes.join("\n")));
         }
         Ok(())
+    }
+
+    /// Ends the command: what the database did not do for one organisation it would not do for the next.
+    pub(super) fn database_failed(
+        mut self,
+        organisation: &OrganisationId,
+        error: &StoreError,
+    ) -> Outcome {
+        self.note(organisation, error);
+        let notes = self.notes.join("\n");
+        match database_failed(error) {
+            Ok(said) => Ok(Said { note: Some(notes), ..said }),
+            Err(_) => Err(notes),
+        }
     }
 
     pub(super) fn answered(&mut self, is_in_sync: bool) {

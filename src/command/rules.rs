@@ -1,8 +1,8 @@
 //! `rules check | diff | sync | guard`
 //!
 //! Exit codes, for pipelines: 0 success, 1 rules that cannot go live or differences, 64 a fault in the
-//! configuration, the file or the organisation, 69 the database or Mimir gave no answer. (Clap ends with
-//! 2 on unknown options.)
+//! configuration, the file or the organisation, or a database that refuses (a wrong password, a missing
+//! table), 69 the database or Mimir gave no answer. (Clap ends with 2 on unknown options.)
 
 mod check;
 mod diff;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-use super::{EXIT_UNAVAILABLE, Outcome, Said, on_a_runtime, unavailable};
+use super::{EXIT_UNAVAILABLE, Outcome, Said, database_failed, on_a_runtime, unavailable};
 use crate::config::{RulesCommandConfig, TablesRead};
 use crate::rules::Reconciler;
 use crate::store::Store;
@@ -68,7 +68,8 @@ pub fn rules(config: &RulesCommandConfig, command: RulesCommand) -> Outcome {
             RulesCommand::Guard(guard) => guard::guard(config, guard).await,
         }
     })?;
-    // An error before a command begins is a fault in its arguments or the configuration.
+    // An error is a fault in the arguments or the configuration, such as a database that refuses the login. 1 says
+    // something of the rules.
     Ok(done.unwrap_or_else(usage_error))
 }
 

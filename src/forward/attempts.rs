@@ -360,7 +360,7 @@ impl<'a> Attempts<'a> {
                         }
                         return Sent::Broken(how, error);
                     }
-                    pool.discard(connection.slot.instance.address);
+                    pool.discard(connection.slot.instance.id);
                     self.repeats.possible = self.is_possible();
                     let renews = next(how, self.repeats) == Next::Renew;
                     let Some(again) = renews.then(|| self.again()).flatten() else {

@@ -15,13 +15,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::consul::{Catalogue, Listing, Names, WAIT};
-use super::instances::{Addresses, Instances, SourceId};
+use super::instances::{Addresses, CONSUL, Instances, SourceId};
 use super::lookup::lookup;
 use crate::backoff::{Backoff, spread};
 use crate::config::{Upstream, UpstreamConfig};
-
-/// The number of Consul's catalogue as a source; names have their index in the configuration.
-const CONSUL: SourceId = SourceId::MAX;
 
 /// How long a new name may take to be looked up.
 const FIND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,7 +35,7 @@ pub async fn resolve(instances: &Arc<Instances>, config: &UpstreamConfig) {
         let instances = Arc::clone(instances);
         lookups.spawn(async move {
             if let Ok(listing) = catalogue.read(None, WAIT).await {
-                adopt(&instances, generation, &mut Names::default(), listing);
+                adopt(&instances, generation, listing);
             }
         });
     }
@@ -46,33 +43,43 @@ pub async fn resolve(instances: &Arc<Instances>, config: &UpstreamConfig) {
 }
 
 /// Looks everything up at every interval until it is cancelled, or the sources are replaced.
-pub async fn resolve_forever(
+pub fn resolve_forever(
     instances: Arc<Instances>,
     config: UpstreamConfig,
     cancelled: CancellationToken,
-) {
+) -> impl Future<Output = ()> {
+    // Now, and not when a thread gets to it: the next reload may be through by then, and what this configuration names
+    // would be published as that one's.
     let generation = instances.generation();
-    let mut sources = JoinSet::new();
-    for (source, upstream) in config.upstreams.iter().cloned().enumerate() {
-        let (instances, interval) = (Arc::clone(&instances), config.resolve_interval);
-        sources.spawn(async move {
-            loop {
-                sleep(spread(interval)).await;
-                resolve_name(&instances, generation, source, &upstream).await;
-            }
-        });
+    async move {
+        let mut sources = JoinSet::new();
+        for (source, upstream) in config.upstreams.iter().cloned().enumerate() {
+            let (instances, interval) = (Arc::clone(&instances), config.resolve_interval);
+            sources.spawn(async move {
+                loop {
+                    sleep(spread(interval)).await;
+                    resolve_name(&instances, generation, source, &upstream).await;
+                }
+            });
+        }
+        if let Some(catalogue) = catalogue(&config) {
+            sources.spawn(follow(instances, generation, catalogue, config.resolve_interval));
+        }
+        cancelled.cancelled().await;
     }
-    if let Some(catalogue) = catalogue(&config) {
-        sources.spawn(follow(instances, generation, catalogue, config.resolve_interval));
-    }
-    cancelled.cancelled().await;
 }
 
 /// What the sources of a configuration have found, to replace those of another.
-pub struct FoundInstances(BTreeMap<SourceId, Addresses>);
+pub struct FoundInstances {
+    by_source: BTreeMap<SourceId, Addresses>,
+    /// Of the names in Consul's catalogue, if it was read.
+    names: Names,
+    /// Whether both configurations have the same catalogue.
+    is_same_catalogue: bool,
+}
 
 /// Looks up what another configuration names. Sources that `before` has, too, are not asked again: what
-/// they have found stays. An error says which key's value finds nothing.
+/// they have found stays. An error says which key's value finds nothing. Nothing is changed by it.
 pub async fn find(
     instances: &Instances,
     before: &UpstreamConfig,
@@ -80,7 +87,10 @@ pub async fn find(
 ) -> Result<FoundInstances, Vec<(&'static str, String)>> {
     let (mut found, mut faults) = (BTreeMap::new(), Vec::new());
     for (source, upstream) in config.upstreams.iter().enumerate() {
-        let is_same = |known: &Upstream| known.authority == upstream.authority;
+        // With http and with https the same authority has different ports, if it names none.
+        let is_same = |known: &Upstream| {
+            (&known.authority, known.port) == (&upstream.authority, upstream.port)
+        };
         let known = before.upstreams.iter().position(is_same);
         if let Some(addresses) = known.and_then(|known| instances.found_by(known)) {
             found.insert(source, addresses);
@@ -102,17 +112,16 @@ pub async fn find(
             }
         }
     }
-    let known = (before.consul == config.consul).then(|| instances.found_by(CONSUL)).flatten();
-    if let Some(addresses) = known.filter(|_| config.consul.is_some()) {
-        found.insert(CONSUL, addresses);
-    } else if let Some(catalogue) = catalogue(config) {
+    let (mut names, is_same_catalogue) = (Names::default(), before.consul == config.consul);
+    let is_known = is_same_catalogue && instances.found_by(CONSUL).is_some();
+    if !is_known && let Some(catalogue) = catalogue(config) {
         let listing = catalogue.read(None, WAIT).await;
-        match listing.map(|listing| Names::default().update(listing, Instant::now())) {
+        match listing.map(|listing| names.update(listing, Instant::now())) {
             Ok(addresses) if !addresses.is_empty() => {
                 found.insert(CONSUL, addresses);
             }
             // It was not found before either: nothing gets worse, and what else is configured may be the way out.
-            _ if before.consul == config.consul => {}
+            _ if is_same_catalogue => {}
             Ok(_) => {
                 let problem = "no instance of this service passes its checks in Consul, or none of \
                                their names can be resolved";
@@ -124,14 +133,18 @@ pub async fn find(
             }
         }
     }
-    if faults.is_empty() { Ok(FoundInstances(found)) } else { Err(faults) }
+    if faults.is_empty() {
+        Ok(FoundInstances { by_source: found, names, is_same_catalogue })
+    } else {
+        Err(faults)
+    }
 }
 
 impl Instances {
     /// Uses what another configuration's sources have found. Whatever still follows the old ones finds
     /// nothing any more.
     pub fn adopt(&self, found: FoundInstances) {
-        self.replace(found.0);
+        self.replace(found.by_source, found.names, found.is_same_catalogue);
     }
 }
 
@@ -161,18 +174,16 @@ fn catalogue(config: &UpstreamConfig) -> Option<Catalogue> {
         .ok()
 }
 
-/// Publishes what the catalogue has, and what `names` knows of names that could not be resolved.
-fn adopt(instances: &Instances, generation: u64, names: &mut Names, listing: Listing) {
+/// Publishes what the catalogue has, and what is known of names that could not be resolved. Returns whether these should
+/// be resolved again soon.
+fn adopt(instances: &Instances, generation: u64, listing: Listing) -> bool {
     if listing.names.is_empty() {
         tracing::warn!("No passing instance in Consul; keeping the known ones");
     }
     if !listing.is_whole() {
         instances.watch.metrics.resolve_failures.increment(1);
     }
-    let found = names.update(listing, Instant::now());
-    if !found.is_empty() {
-        instances.publish(generation, CONSUL, found);
-    }
+    instances.publish_listing(generation, listing)
 }
 
 /// The first and the longest delay after Consul has failed.
@@ -188,16 +199,16 @@ async fn follow(
     catalogue: Catalogue,
     interval: Duration,
 ) {
-    let (mut index, mut backoff) = (None, Backoff::new(FIRST_RETRY, LAST_RETRY));
-    let (mut names, mut wait) = (Names::default(), WAIT);
+    let (mut index, mut wait) = (None, WAIT);
+    let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
     loop {
         match catalogue.read(index, wait).await {
             Ok(listing) => {
                 let next = listing.index;
-                adopt(&instances, generation, &mut names, listing);
+                let has_kept = adopt(&instances, generation, listing);
                 // A change of the catalogue is still known immediately, but a name may be resolved again
                 // without one.
-                wait = if names.has_kept() { spread(interval).min(WAIT) } else { WAIT };
+                wait = if has_kept { spread(interval).min(WAIT) } else { WAIT };
                 backoff.reset();
                 // An index that went back belongs to another catalogue (a restored one).
                 let goes_on = index.zip(next).is_none_or(|(before, now)| now >= before);
@@ -216,32 +227,4 @@ async fn follow(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::forward::instances::tests::instances;
-
-    #[test]
-    fn a_list_with_a_name_that_is_not_resolved_is_adopted_without_it() {
-        let instances = instances(false);
-        let at = |host: u8| SocketAddr::from(([127, 0, 0, host], 8080));
-        let name = |host: &str| (host.to_owned(), 8080);
-        let found = |second: Result<Vec<SocketAddr>, String>| Listing {
-            names: [(name("127.0.0.1"), Ok(vec![at(1)])), (name("b"), second)].into(),
-            index: Some(7),
-        };
-        let published = || {
-            let found = instances.found_by(CONSUL).unwrap_or_default();
-            found.into_iter().map(|(address, _)| address).collect::<Vec<_>>()
-        };
-        let (mut names, generation) = (Names::default(), instances.generation());
-        let away = || Err("try again".to_owned());
-        for (second, expected, is_soon) in [
-            (away(), vec![at(1)], false),
-            (Ok(vec![at(2)]), vec![at(1), at(2)], false),
-            (away(), vec![at(1), at(2)], true),
-        ] {
-            adopt(&instances, generation, &mut names, found(second));
-            assert_eq!((published(), names.has_kept()), (expected, is_soon));
-        }
-    }
-}
+mod tests;

@@ -101,13 +101,14 @@ impl Forwarder {
         Ok(forwarded)
     }
 
-    /// The current instances. Connections to removed ones are closed.
+    /// The current instances. Connections to removed ones are closed, also where another one has the address: they end
+    /// at the Mimir of the other name.
     fn instances(&self) -> Arc<InstanceList> {
         let current = self.instances.current();
         let mut pooled = self.pooled.lock();
         if !Arc::ptr_eq(&current, &pooled) {
             let pool = &self.upstream.pool;
-            pool.retain(|address| current.iter().any(|one| one.address == *address));
+            pool.retain(|id| current.iter().any(|one| one.id == id));
             *pooled = Arc::clone(&current);
         }
         current

@@ -24,6 +24,8 @@ pub(super) struct Watch {
     max_in_flight: AtomicU32,
     pub(super) metrics: Arc<Metrics>,
     epoch: Instant,
+    /// How many instances there have been.
+    ids: AtomicU64,
     /// The number of instances, and of those whose last responses were failures.
     all: AtomicUsize,
     faulty: AtomicUsize,
@@ -31,10 +33,10 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(config: HealthConfig, metrics: Arc<Metrics>) -> Self {
-        let (all, faulty) = Default::default();
+        let (ids, all, faulty) = Default::default();
         let max_in_flight = AtomicU32::new(config.max_in_flight);
         let config = ArcSwap::from_pointee(config);
-        Self { config, max_in_flight, metrics, epoch: Instant::now(), all, faulty }
+        Self { config, max_in_flight, metrics, epoch: Instant::now(), ids, all, faulty }
     }
 
     pub(super) fn config(&self) -> Arc<HealthConfig> {
@@ -70,7 +72,13 @@ impl Watch {
     }
 }
 
+/// Tells an instance from all others that there are and were, also from one that had the same address and another
+/// name: a balancer may have several Mimirs behind one address, and tells them apart by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct InstanceId(u64);
+
 pub(super) struct Instance {
+    pub(super) id: InstanceId,
     pub(super) address: SocketAddr,
     /// The value of its `Host` header: the name, not the address.
     pub(super) authority: HeaderValue,
@@ -119,6 +127,7 @@ impl Instance {
         watch.all.fetch_add(1, Ordering::Relaxed);
         watch.count(HealthWord(0), word);
         Self {
+            id: InstanceId(watch.ids.fetch_add(1, Ordering::Relaxed)),
             address,
             authority,
             in_flight: AtomicU32::new(0),

@@ -8,8 +8,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::consul::{Listing, Names};
 use super::instance::{Instance, Watch};
 use super::probe;
 use crate::config::HealthConfig;
@@ -20,6 +22,9 @@ pub(super) type InstanceList = Vec<Arc<Instance>>;
 
 /// The source of an instance: a number for each.
 pub(super) type SourceId = usize;
+
+/// The number of Consul's catalogue as a source; names have their index in the configuration.
+pub(super) const CONSUL: SourceId = SourceId::MAX;
 
 /// What one source has found: addresses, and the value of `Host` for each.
 pub(super) type Addresses = Vec<(SocketAddr, HeaderValue)>;
@@ -36,6 +41,8 @@ struct Found {
     /// Of which configuration the sources are.
     generation: u64,
     by_source: BTreeMap<SourceId, Addresses>,
+    /// Of the catalogue, by whomever it was read: each task that follows it begins with what those before it knew.
+    names: Names,
     probes: HashMap<SocketAddr, AbortOnDropHandle<()>>,
 }
 
@@ -150,12 +157,22 @@ impl Instances {
         metrics.report_upstream_instances(facts);
     }
 
-    /// Replaces all sources by those of another configuration, with what each has found. Returns the
-    /// generation in which they publish.
-    pub(super) fn replace(&self, by_source: BTreeMap<SourceId, Addresses>) -> u64 {
+    /// Replaces all sources by those of another configuration, with what each has found, and with what is known of the
+    /// names in Consul's catalogue. If it is the same catalogue and instances are known of it, these stay and so does
+    /// what is known of the names: it was followed until now. Returns the generation in which the sources publish.
+    pub(super) fn replace(
+        &self,
+        mut by_source: BTreeMap<SourceId, Addresses>,
+        names: Names,
+        is_same_catalogue: bool,
+    ) -> u64 {
         let mut found = self.found.lock();
         found.generation += 1;
         let joins = !found.by_source.is_empty();
+        match found.by_source.remove(&CONSUL).filter(|_| is_same_catalogue) {
+            Some(addresses) => drop(by_source.insert(CONSUL, addresses)),
+            None => found.names = names,
+        }
         found.by_source = by_source;
         self.update(&mut found, joins);
         found.generation
@@ -175,12 +192,30 @@ impl Instances {
     pub(super) fn publish(&self, generation: u64, source: SourceId, addresses: Addresses) {
         let mut found = self.found.lock();
         // A lookup may end after its source was replaced.
-        if found.generation != generation {
-            return;
+        if found.generation == generation {
+            self.take_over(&mut found, source, addresses);
         }
+    }
+
+    /// Takes over what Consul's catalogue lists, and what is known of names that could not be resolved. Returns
+    /// whether these should be resolved again soon.
+    pub(super) fn publish_listing(&self, generation: u64, listing: Listing) -> bool {
+        let mut found = self.found.lock();
+        // The names may be another catalogue's by now.
+        if found.generation != generation {
+            return false;
+        }
+        let addresses = found.names.update(listing, Instant::now());
+        if !addresses.is_empty() {
+            self.take_over(&mut found, CONSUL, addresses);
+        }
+        found.names.has_kept()
+    }
+
+    fn take_over(&self, found: &mut Found, source: SourceId, addresses: Addresses) {
         // Instances in the first result of a source are not new.
         let joins = found.by_source.insert(source, addresses).is_some();
-        self.update(&mut found, joins);
+        self.update(found, joins);
     }
 
     /// Changes how health is judged and probed. Each instance keeps its state.
@@ -214,8 +249,8 @@ impl Instances {
                 _ => Arc::new(Instance::new(address, authority.clone(), joins, &self.watch)),
             })
             .collect();
-        let is_gone =
-            |one: &&Arc<Instance>| !now.iter().any(|instance| instance.address == one.address);
+        // One that has got another name is gone, too, though its address stays.
+        let is_gone = |one: &&Arc<Instance>| !now.iter().any(|instance| Arc::ptr_eq(instance, one));
         let gone: Vec<_> = before
             .iter()
             .filter(is_gone)

@@ -8,14 +8,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::instance::{Instance, InstanceSlot};
+use super::instance::{Instance, InstanceId, InstanceSlot};
 use super::socket::{Quiet, Socket};
 use super::wire::{LargeReads, Wire};
 use crate::config::{UpstreamConfig, UpstreamTls};
@@ -35,8 +34,10 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct Idle {
-    /// Few, and asked twice with each request: comparing addresses costs less than hashing them.
-    kept: BTreeMap<SocketAddr, Vec<IdleConnection>>,
+    /// By instance and not by address: with another name, the address may lead to another Mimir, and the certificate
+    /// was verified for the name that it had. Few, and asked twice with each request: comparing numbers costs less than
+    /// hashing them.
+    kept: BTreeMap<InstanceId, Vec<IdleConnection>>,
     /// Whether a task closes what is kept for too long.
     is_swept: bool,
 }
@@ -84,7 +85,7 @@ impl PooledConnection {
         }
         let is_sent = self.transfer.is_none_or(|transfer| transfer.is_complete());
         if is_sent && self.wire.is_reusable() && !self.slot.instance.is_gone() {
-            self.pool.keep(self.slot.instance.address, self.wire);
+            self.pool.keep(self.slot.instance.id, self.wire);
         }
     }
 }
@@ -109,7 +110,6 @@ impl Pool {
         transfer: Option<Arc<Transfer>>,
         freshness: Freshness,
     ) -> Result<PooledConnection, (io::Error, InstanceSlot)> {
-        let address = slot.instance.address;
         let pooled = |wire, slot, is_reused| PooledConnection {
             wire,
             slot,
@@ -118,7 +118,7 @@ impl Pool {
             transfer,
             pool: Arc::clone(self),
         };
-        if let Some(wire) = self.take_kept(address, freshness) {
+        if let Some(wire) = self.take_kept(&slot.instance, freshness) {
             return Ok(pooled(wire, slot, true));
         }
         match self.connect(&slot.instance).await {
@@ -148,14 +148,14 @@ impl Pool {
         Ok(Box::new(Wire::new(socket, &self.large_reads).over_tls(self.tls.is_some())))
     }
 
-    fn take_kept(&self, address: SocketAddr, freshness: Freshness) -> Option<Box<Wire>> {
+    fn take_kept(&self, instance: &Instance, freshness: Freshness) -> Option<Box<Wire>> {
         let age = match freshness {
             Freshness::Any => KEEP,
             Freshness::Recent => RECENT,
             Freshness::New => return None,
         };
         let mut idle = self.idle.lock();
-        let kept = idle.kept.get_mut(&address)?;
+        let kept = idle.kept.get_mut(&instance.id)?;
         while let Some(mut one) = kept.pop() {
             let idle_for = one.since.elapsed();
             if idle_for > KEEP {
@@ -170,7 +170,7 @@ impl Pool {
                     Quiet::Closed => {}
                     Quiet::Unsolicited => {
                         tracing::warn!(
-                            upstream.address = %address,
+                            upstream.address = %instance.address,
                             "Upstream sent an unsolicited answer"
                         );
                     }
@@ -182,14 +182,14 @@ impl Pool {
 
     /// Closes kept connections to an instance: it has closed one of them, and probably all that
     /// were kept before.
-    pub(super) fn discard(&self, address: SocketAddr) {
-        self.idle.lock().kept.remove(&address);
+    pub(super) fn discard(&self, instance: InstanceId) {
+        self.idle.lock().kept.remove(&instance);
     }
 
-    fn keep(self: &Arc<Self>, address: SocketAddr, mut wire: Box<Wire>) {
+    fn keep(self: &Arc<Self>, instance: InstanceId, mut wire: Box<Wire>) {
         wire.settle();
         let mut idle = self.idle.lock();
-        let kept = idle.kept.entry(address).or_default();
+        let kept = idle.kept.entry(instance).or_default();
         if kept.len() < self.max_idle {
             kept.push(IdleConnection { wire, since: Instant::now() });
         }
@@ -202,8 +202,8 @@ impl Pool {
     }
 
     /// Closes kept connections to removed instances.
-    pub(super) fn retain(&self, addresses: impl Fn(&SocketAddr) -> bool) {
-        self.idle.lock().kept.retain(|address, _| addresses(address));
+    pub(super) fn retain(&self, is_there: impl Fn(InstanceId) -> bool) {
+        self.idle.lock().kept.retain(|instance, _| is_there(*instance));
     }
 
     /// Closes what was kept for too long. Returns when the next connection is due; none if none is left.
@@ -224,5 +224,52 @@ impl Pool {
 async fn sweep(pool: Weak<Pool>) {
     while let Some(next) = pool.upgrade().and_then(|pool| pool.close_old()) {
         sleep_until(next + Duration::from_secs(1)).await;
+    }
+}
+
+#[cfg(not(feature = "simulation"))]
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::forward::instances::tests::{instances, requester, upstream_config};
+
+    async fn take(pool: &Arc<Pool>, instance: &Arc<Instance>) -> PooledConnection {
+        let slot = instance.enter(requester("a"), false).unwrap();
+        let taken = pool.take(slot, None, Freshness::Any).await;
+        taken.map_err(|(error, _)| error).unwrap()
+    }
+
+    // Behind one address there may be several Mimirs, of which the name in the handshake chooses one: its requests would
+    // go on to that, whatever their `Host`, and the other's certificate would never be verified.
+    #[tokio::test]
+    async fn a_connection_carries_requests_for_the_name_it_was_made_for_only() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let metrics = Arc::new(Metrics::register());
+        let pool = Arc::new(Pool::new(&upstream_config(), metrics));
+        let instances = instances(false);
+        let named = |name| {
+            instances.publish(0, 0, vec![(address, HeaderValue::from_static(name))]);
+            Arc::clone(&instances.current()[0])
+        };
+        let old = named("mimir-old");
+        take(&pool, &old).await.give_back();
+        let in_flight = take(&pool, &old).await;
+        assert!(in_flight.is_reused, "it was kept");
+        take(&pool, &old).await.give_back();
+
+        let new = named("mimir-new");
+        let first = take(&pool, &new).await;
+        assert!(!first.is_reused, "one that was idle");
+        in_flight.give_back();
+        assert!(!take(&pool, &new).await.is_reused, "one that was in flight");
+
+        pool.retain(|id| id == new.id);
+        assert!(pool.idle.lock().kept.is_empty());
+        first.give_back();
+        assert!(take(&pool, &new).await.is_reused);
     }
 }

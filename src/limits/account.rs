@@ -26,6 +26,10 @@ pub(super) struct Accounts {
     began: Instant,
     own: BySurface<Account>,
     pub(super) devices: Devices,
+    /// Its requests in the [`Queue`]: those that wait for a slot of its own,
+    waiting: BySurface<AtomicUsize>,
+    /// and those that wait for their device's turn, and hold up none of the others.
+    waiting_devices: AtomicUsize,
 }
 
 /// Requests that may wait, for each slot.
@@ -48,6 +52,29 @@ impl Queue {
 
     pub(super) fn resize(&self, most: usize) {
         self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// As requests of one organisation find it, of which so many wait.
+    pub(super) fn seen_by<'a>(&'a self, own: &'a AtomicUsize) -> Places<'a> {
+        Places { queue: self, own }
+    }
+}
+
+/// The places to wait in, for some of the requests of one organisation.
+#[derive(Clone, Copy)]
+pub(super) struct Places<'a> {
+    queue: &'a Queue,
+    own: &'a AtomicUsize,
+}
+
+impl<'a> Places<'a> {
+    /// Takes a place, if there is one: they may have another while they have fewer than are free. Alone they get half of
+    /// all, and a few organisations that want as many as they can get leave some to everybody else.
+    fn take(self) -> Option<[Waiting<'a>; 2]> {
+        let most = self.queue.most.load(Ordering::Relaxed);
+        let (all, waiting) = Waiting::among(&self.queue.waiting);
+        let (own, own_waiting) = Waiting::among(self.own);
+        (own < most.saturating_sub(all)).then_some([waiting, own_waiting])
     }
 }
 
@@ -125,6 +152,8 @@ impl Accounts {
             began,
             own: BySurface::new(|surface| Account::new(limits_of(&limits.all, surface), burst)),
             devices: Devices::new(&limits.device, burst, Arc::clone(all_devices)),
+            waiting: BySurface::new(|_| AtomicUsize::new(0)),
+            waiting_devices: AtomicUsize::new(0),
         }
     }
 
@@ -149,12 +178,14 @@ impl Accounts {
         let device = match device.and_then(|device| self.devices.account(surface, device)) {
             None => None,
             Some(account) => {
-                let place = DevicePlace::take(account, self.began, surface, deadline, queue);
+                let places = queue.seen_by(&self.waiting_devices);
+                let place = DevicePlace::take(account, self.began, deadline, places);
                 Some(place.await?)
             }
         };
-        if !self.own.of(surface).take_slot(deadline, queue).await {
-            return Err(LimitError::InFlight { whose: Whose::Organisation, surface });
+        let places = queue.seen_by(self.waiting.of(surface));
+        if !self.own.of(surface).take_slot(deadline, places).await {
+            return Err(LimitError::InFlight { whose: Whose::Organisation });
         }
         let slot = Slot { accounts: self, surface, received: None, device };
         // With a slot in hand, so that no more requests than there are slots wait for the rates.
@@ -244,14 +275,13 @@ impl Account {
     }
 
     /// First come, first served.
-    pub(super) async fn take_slot(&self, deadline: Instant, queue: &Queue) -> bool {
+    pub(super) async fn take_slot(&self, deadline: Instant, places: Places<'_>) -> bool {
         if self.slots.try_take() {
             return true;
         }
         let most = self.slots.size().saturating_mul(WAITING);
         let Some(_waiting) = Waiting::begin(&self.waiting, most) else { return false };
-        let most = queue.most.load(Ordering::Relaxed);
-        let Some(_of_all) = Waiting::begin(&queue.waiting, most) else { return false };
+        let Some(_place) = places.take() else { return false };
         self.slots.take(deadline).await
     }
 
@@ -261,13 +291,12 @@ impl Account {
         &self,
         began: Instant,
         deadline: Instant,
-        queue: &Queue,
+        places: Places<'_>,
     ) -> Result<(), LimitError> {
         let most = self.slots.size().min(MOST_WAITING_FOR_RATES);
         let waiting = Waiting::begin(&self.waiting, most);
-        let most = queue.most.load(Ordering::Relaxed);
-        let of_all = Waiting::begin(&queue.waiting, most);
-        let may_wait = waiting.is_some() && of_all.is_some();
+        let place = places.take();
+        let may_wait = waiting.is_some() && place.is_some();
         let deadline = if may_wait { deadline } else { Instant::now() };
         self.wait_for_rates(Whose::Device, began, deadline).await
     }
@@ -305,8 +334,13 @@ pub(super) struct Waiting<'a>(&'a AtomicUsize);
 impl<'a> Waiting<'a> {
     /// `None` if too many are waiting already.
     pub(super) fn begin(count: &'a AtomicUsize, most: usize) -> Option<Self> {
-        let waiting = Self(count);
-        (count.fetch_add(1, Ordering::Relaxed) < most).then_some(waiting)
+        let (others, waiting) = Self::among(count);
+        (others < most).then_some(waiting)
+    }
+
+    /// How many are waiting already, and one more.
+    fn among(count: &'a AtomicUsize) -> (usize, Self) {
+        (count.fetch_add(1, Ordering::Relaxed), Self(count))
     }
 }
 
@@ -373,7 +407,7 @@ mod tests {
     async fn a_slot_that_is_given_back_is_the_next_one_s() {
         let (accounts, began) = (accounts(limits(1, 0, 0)), Instant::now());
         let first = slot(&accounts, MS, 0).await.unwrap();
-        let busy = LimitError::InFlight { whose: Whose::Organisation, surface: Surface::Push };
+        let busy = LimitError::InFlight { whose: Whose::Organisation };
         assert_eq!(slot(&accounts, MS, 0).await.err(), Some(busy));
         assert_eq!(began.elapsed(), MS, "it waited for as long as it may");
         let second = slot(&accounts, 100 * MS, 0);
@@ -472,6 +506,39 @@ mod tests {
         assert_eq!(queue.waiting.load(Ordering::Relaxed), 0);
     }
 
+    // Seen: one organisation has as many waiting as may wait on its surfaces together, which were more than may wait of
+    // all, so the others were refused where they had to wait for a moment.
+    #[tokio::test(start_paused = true)]
+    async fn an_organisation_that_has_all_wait_leaves_places_to_others() {
+        let (greedy, others) = (accounts(limits(50, 0, 0)), accounts(limits(1, 0, 0)));
+        let (queue, deadline) = (Queue::new(100), Instant::now() + 10 * MS);
+        let slot = |accounts: &Arc<Accounts>| {
+            Arc::clone(accounts).slot(Surface::Push, None, deadline, &queue)
+        };
+        let mut taken = Vec::new();
+        for _ in 0..50 {
+            taken.push(slot(&greedy).await.unwrap());
+        }
+        let one = slot(&others).await.unwrap();
+        let flood = futures_util::future::join_all((0..200).map(|_| slot(&greedy)));
+        let waited = async {
+            let before = Instant::now();
+            let (next, ()) = tokio::join!(slot(&others), async {
+                sleep(MS).await;
+                assert_eq!(greedy.waiting.of(Surface::Push).load(Ordering::Relaxed), 50);
+                drop(one);
+            });
+            assert!(next.is_ok());
+            before.elapsed()
+        };
+        let (refused, waited) = tokio::join!(flood, waited);
+        assert!(refused.iter().all(Result::is_err));
+        assert_eq!(waited, MS);
+        let [greedy, others] = [&greedy, &others].map(|one| one.waiting.of(Surface::Push));
+        let left = [&queue.waiting, greedy, others];
+        assert!(left.iter().all(|one| one.load(Ordering::Relaxed) == 0));
+    }
+
     // A broken hub in a loop: what it is refused costs its organisation nothing, and its neighbours pass.
     #[tokio::test(start_paused = true)]
     async fn a_device_over_its_limit_takes_nothing_of_its_organisation_s() {
@@ -503,7 +570,7 @@ mod tests {
         // One in flight, and bytes that are charged when they have come.
         tokio::time::advance(Duration::from_secs(10)).await;
         let held = slot_of(&accounts, broken, none, 3000).await;
-        let busy = LimitError::InFlight { whose: Whose::Device, surface: Surface::Push };
+        let busy = LimitError::InFlight { whose: Whose::Device };
         assert_eq!(slot_of(&accounts, broken, none, 0).await.err(), Some(busy));
         drop(held);
         let (whose, retry_after) = (Whose::Device, Duration::from_secs(2));

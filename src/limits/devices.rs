@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
-use super::account::{Account, BySurface, LIMITED, Queue, limits_of};
+use super::account::{Account, BySurface, LIMITED, Places, limits_of};
 use super::{LimitError, Whose};
 use crate::authn::{Identity, Principal};
 use crate::config::{LimitsBySurface, SurfaceLimits};
@@ -206,16 +206,15 @@ impl DevicePlace {
     pub(super) async fn take(
         account: Arc<Account>,
         began: Instant,
-        surface: Surface,
         deadline: Instant,
-        queue: &Queue,
+        places: Places<'_>,
     ) -> Result<Self, LimitError> {
-        if !account.take_slot(deadline, queue).await {
-            return Err(LimitError::InFlight { whose: Whose::Device, surface });
+        if !account.take_slot(deadline, places).await {
+            return Err(LimitError::InFlight { whose: Whose::Device });
         }
         let place = Self { account, began, received: None };
         if place.account.has_rates() {
-            place.account.wait_for_device_rates(began, deadline, queue).await?;
+            place.account.wait_for_device_rates(began, deadline, places).await?;
         }
         Ok(place)
     }
@@ -241,6 +240,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::limits::account::Queue;
 
     fn limits(push: SurfaceLimits) -> LimitsBySurface {
         let none = SurfaceLimits::default();
@@ -289,9 +289,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn devices_beyond_the_bound_share_an_account_until_there_is_room() {
         let (devices, of_all) = devices(&rate(1));
-        let (began, queue) = (Instant::now(), Queue::new(100));
+        let (began, queue, own) = (Instant::now(), Queue::new(100), AtomicUsize::new(0));
         let take = async |account: Option<Arc<Account>>| {
-            DevicePlace::take(account.unwrap(), began, Surface::Push, Instant::now(), &queue).await
+            DevicePlace::take(account.unwrap(), began, Instant::now(), queue.seen_by(&own)).await
         };
         for _ in 0..MOST {
             drop(take(devices.account(Surface::Push, key())).await.ok().unwrap());
@@ -319,15 +319,16 @@ mod tests {
     async fn a_device_with_a_request_in_flight_is_not_forgotten() {
         let in_flight = std::num::NonZeroUsize::new(1);
         let (devices, _) = devices(&limits(SurfaceLimits { in_flight, ..Default::default() }));
-        let (began, queue, device) = (Instant::now(), Queue::new(100), key());
+        let (began, queue, own) = (Instant::now(), Queue::new(100), AtomicUsize::new(0));
+        let device = key();
         let take = async || {
             let account = devices.account(Surface::Push, device).unwrap();
-            DevicePlace::take(account, began, Surface::Push, Instant::now(), &queue).await
+            DevicePlace::take(account, began, Instant::now(), queue.seen_by(&own)).await
         };
         let place = take().await;
         assert!(place.is_ok());
         devices.tidy(began.elapsed());
-        let busy = LimitError::InFlight { whose: Whose::Device, surface: Surface::Push };
+        let busy = LimitError::InFlight { whose: Whose::Device };
         assert_eq!(take().await.err(), Some(busy));
         drop(place);
         assert!(take().await.is_ok());

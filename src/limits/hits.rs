@@ -75,7 +75,7 @@ impl Hits {
         let (whose, limit) = match error {
             LimitError::Requests { whose, .. } => (*whose, 0),
             LimitError::Bytes { whose, .. } => (*whose, 1),
-            LimitError::InFlight { whose, .. } => (*whose, 2),
+            LimitError::InFlight { whose } => (*whose, 2),
             LimitError::Share => (Whose::Organisation, 3),
             LimitError::All | LimitError::Memory | LimitError::Processor => return,
         };

@@ -84,7 +84,7 @@ struct Waiter {
 /// one is freed.
 const ASKED: usize = 16;
 
-/// As many requests may wait as there are slots, but at least this many.
+/// As many requests of all organisations may wait as there are slots, but at least this many.
 const FEWEST_WAITING: usize = 64;
 
 /// Whether an organisation that holds `held` slots may take another one.
@@ -145,11 +145,14 @@ impl Shares {
         {
             return Ok(share);
         }
-        let mut slot = self.stand_in_line(holders, priority).ok_or(NoShare::All)?;
+        let mut slot = self.stand_in_line(holders, priority)?;
         let handed = timeout_at(deadline, &mut slot.handed).await;
-        handed.ok().and_then(Result::ok).ok_or_else(|| {
-            if self.taken() < self.capacity_for(priority) { NoShare::Own } else { NoShare::All }
-        })
+        handed.ok().and_then(Result::ok).ok_or_else(|| self.reason(priority))
+    }
+
+    /// Why an organisation gets no slot now.
+    fn reason(&self, priority: Priority) -> NoShare {
+        if self.taken() < self.capacity_for(priority) { NoShare::Own } else { NoShare::All }
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -177,22 +180,32 @@ impl Shares {
         Some(Share { holders: holders.clone(), shares: Some(Arc::clone(self)) })
     }
 
-    /// `None` if too many are waiting already.
-    fn stand_in_line(self: &Arc<Self>, holders: Holders, priority: Priority) -> Option<InLine> {
+    /// Waits if there is a place. An organisation may have another request waiting while fewer of it wait than there are
+    /// places left: those that hold their share already and want more would otherwise fill them all, and a newcomer
+    /// would not be asked whether there is a slot. Those that come later do not matter, here either.
+    fn stand_in_line(
+        self: &Arc<Self>,
+        holders: Holders,
+        priority: Priority,
+    ) -> Result<InLine, NoShare> {
         let mut queues = self.queues();
         let waiting: usize = self.waiting.iter().map(|one| one.load(SeqCst)).sum();
-        if waiting >= self.most.load(SeqCst).max(FEWEST_WAITING) {
-            return None;
+        let left = self.most.load(SeqCst).max(FEWEST_WAITING).saturating_sub(waiting);
+        let line = holders.line();
+        let before = &queues[..=priority as usize];
+        let own: usize = before.iter().map(|queue| queue.waiting_in(line)).sum();
+        if own >= left {
+            return Err(if left == 0 { NoShare::All } else { self.reason(priority) });
         }
         let queue = &mut queues[priority as usize];
         let (hand_over, handed) = oneshot::channel();
-        let (line, id) = (holders.line(), queue.next_id);
+        let id = queue.next_id;
         queue.next_id = queue.next_id.wrapping_add(1);
         queue.push(line, Waiter { id, holders, hand_over });
         self.waiting[priority as usize].fetch_add(1, SeqCst);
         self.serve(&mut queues);
         drop(queues);
-        Some(InLine { shares: Arc::clone(self), priority, line, id, handed })
+        Ok(InLine { shares: Arc::clone(self), priority, line, id, handed })
     }
 
     /// Gives free slots to waiting requests: those that come first, round-robin between organisations.
@@ -237,6 +250,10 @@ impl Shares {
 }
 
 impl Queue {
+    fn waiting_in(&self, line: usize) -> usize {
+        self.lines.get(&line).map_or(0, VecDeque::len)
+    }
+
     fn push(&mut self, line: usize, waiter: Waiter) {
         let waiters = self.lines.entry(line).or_default();
         if waiters.is_empty() {

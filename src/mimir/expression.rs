@@ -116,22 +116,32 @@ pub struct Excess {
 #[derive(Default)]
 pub struct Patterns {
     added: u64,
+    captures: u64,
     bytes: usize,
 }
 
 impl Patterns {
-    /// Counts one more.
+    /// Counts one more, which may be read in several ways, by the worst of them.
     ///
     /// # Errors
-    /// If counted repetitions add too much to all of them.
-    pub fn add(&mut self, pattern: &[u8]) -> Result<(), Excess> {
-        self.bytes = self.bytes.saturating_add(pattern.len());
-        self.added = self.added.saturating_add(Pattern::of(pattern).added());
-        if self.added <= MOST_PATTERN_WEIGHT {
-            return Ok(());
+    /// If counted repetitions add too much to all of them, or groups capture too much.
+    pub fn add<const N: usize>(&mut self, readings: [&[u8]; N]) -> Result<(), Excess> {
+        let read = readings.map(Pattern::of);
+        let worst = |measure: fn(&Pattern) -> u64| read.iter().map(measure).max().unwrap_or(0);
+        self.bytes = self.bytes.saturating_add(readings.first().map_or(0, |first| first.len()));
+        self.added = self.added.saturating_add(worst(Pattern::added));
+        self.captures = self.captures.saturating_add(worst(Pattern::captures));
+        // They are matched, and nothing asks for what their groups match.
+        for (measure, count, most) in [
+            (Measure::Patterns, self.added, MOST_PATTERN_WEIGHT),
+            (Measure::Captures, self.captures, MOST_CAPTURES[1]),
+        ] {
+            if count > most {
+                let most = usize::try_from(most).unwrap_or(usize::MAX);
+                return Err(Excess { measure, most, at: self.bytes });
+            }
         }
-        let most = usize::try_from(MOST_PATTERN_WEIGHT).unwrap_or(usize::MAX);
-        Err(Excess { measure: Measure::Patterns, most, at: self.bytes })
+        Ok(())
     }
 }
 

@@ -1,18 +1,17 @@
 //! The parameters that filter the lists of Alertmanager's API, `filter` and `receiver`: regular expressions, which it
 //! compiles for each request.
 
-use super::expression::{Pattern, Patterns};
+use super::expression::Patterns;
 use super::form::FormExcess;
 
 /// Checks a query string. Every value counts: another version may compile more of them.
 pub fn check(query: &str) -> Result<(), FormExcess> {
     let mut patterns = Patterns::default();
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-        let (written, unquoted) = (value.as_bytes(), unquoted(&value));
-        let added = |text: &[u8]| Pattern::of(text).added();
-        let text = if added(&unquoted) > added(written) { &unquoted } else { written };
+        let unquoted = unquoted(&value);
+        let added = patterns.add([value.as_bytes(), &unquoted]);
         let parameter = if name == "receiver" { "receiver" } else { "filter" };
-        patterns.add(text).map_err(|excess| FormExcess { parameter, excess })?;
+        added.map_err(|excess| FormExcess { parameter, excess })?;
     }
     Ok(())
 }
@@ -64,6 +63,15 @@ mod tests {
         ] {
             let excess = check(&query).unwrap_err();
             assert_eq!(excess.excess.measure, Measure::Patterns, "{query}");
+        }
+        for query in [
+            format!("receiver={}", "(.?)".repeat(1_100)),
+            format!("filter=a%3D~{}", "(.?)".repeat(1_100)),
+            format!("filter=a%3D~%22{}%22", r"\x28.?)".repeat(1_100)),
+            vec![format!("filter=a%3D~{}", "(.?)".repeat(500)); 6].join("&"),
+        ] {
+            let excess = check(&query).unwrap_err();
+            assert_eq!(excess.excess.measure, Measure::Captures, "{query}");
         }
         for query in
             ["", "filter=a%3D%22b%22&active=true", "receiver=.*", "filter=a=~%22[0-9]{3}%22"]

@@ -42,7 +42,7 @@ pub fn check(body: &[u8], limits: &ExpressionLimits) -> Result<(), RemoteReadFau
     let mut patterns = Patterns::default();
     each(&request, QUERIES, |query| {
         each(query, MATCHERS, |matcher| {
-            each(matcher, VALUE, |value| patterns.add(value).map_err(RemoteReadFault::Excess))
+            each(matcher, VALUE, |value| patterns.add([value]).map_err(RemoteReadFault::Excess))
         })
     })
 }

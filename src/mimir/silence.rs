@@ -40,6 +40,10 @@ const AUTHOR: &str = "createdBy";
 /// compiled for each silence, 40 bytes a character and more, and reads them again when it starts.
 const MOST_WEIGHT: u64 = 16 << 10;
 
+/// The most that the groups of all matchers of a silence may capture: Alertmanager makes room of 16 bytes for each
+/// whenever it asks whether an alert is silenced.
+const MOST_CAPTURES: u64 = 512 << 10;
+
 impl Silence {
     /// Reads a body.
     ///
@@ -56,7 +60,8 @@ impl Silence {
             }
         }
         // Go takes `Value` for `value`, so every text counts.
-        if fields.get("matchers").map_or(0, weight) > MOST_WEIGHT {
+        let sum = |of: fn(&Pattern) -> u64| fields.get("matchers").map_or(0, |all| sum(all, of));
+        if sum(Pattern::weight) > MOST_WEIGHT || sum(Pattern::captures) > MOST_CAPTURES {
             return Err(SilenceFault::Patterns);
         }
         Ok(Self(fields))
@@ -74,12 +79,13 @@ impl Silence {
     }
 }
 
-/// The weight of all texts in a value as regular expressions.
-fn weight(value: &Value) -> u64 {
+/// A measure of all texts in a value as regular expressions.
+fn sum(value: &Value, measure: fn(&Pattern) -> u64) -> u64 {
+    let of = |value| sum(value, measure);
     match value {
-        Value::String(text) => Pattern::of(text.as_bytes()).weight(),
-        Value::Array(values) => values.iter().map(weight).fold(0, u64::saturating_add),
-        Value::Object(fields) => fields.values().map(weight).fold(0, u64::saturating_add),
+        Value::String(text) => measure(&Pattern::of(text.as_bytes())),
+        Value::Array(values) => values.iter().map(of).fold(0, u64::saturating_add),
+        Value::Object(fields) => fields.values().map(of).fold(0, u64::saturating_add),
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
     }
 }
@@ -99,7 +105,7 @@ impl fmt::Display for SilenceFault {
             Self::Patterns => write!(
                 f,
                 "the matchers of the silence are too large: {MOST_WEIGHT} characters at most, counted repetitions such \
-                 as {{1000}} written out"
+                 as {{1000}} written out, and {MOST_CAPTURES} for groups times characters; write (?:…) for a group"
             ),
             Self::Spelling(field) => {
                 write!(f, "a field of the silence is spelt in another case; it is {field:?}")
@@ -150,10 +156,13 @@ mod tests {
             json!([{"name": "a", "VALUE": heavy, "isregex": true}]),
             json!(vec![json!({"name": "a", "value": ".{1000}"}); 20]),
             json!([{"name": "a", "value": "x".repeat(20_000)}]),
+            json!([{"name": "a", "value": "(.?)".repeat(400), "isRegex": true}]),
         ] {
             assert_eq!(of(matchers), Some(SilenceFault::Patterns));
         }
-        assert_eq!(of(json!([{"name": "a", "value": "host-[0-9]{1,3}|".repeat(300)}])), None);
+        for value in ["host-[0-9]{1,3}|".repeat(300), "(?:.?)".repeat(400), "(.?)".repeat(300)] {
+            assert_eq!(of(json!([{"name": "a", "value": value}])), None, "{value}");
+        }
     }
 
     #[test]

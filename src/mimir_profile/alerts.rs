@@ -57,9 +57,7 @@ pub(super) fn events(profile: &Profile) -> Vec<Finding> {
                  password: http://mimir:<secret>@<proxy>:9090/alertmanager";
     let addresses: Vec<Address> = list.split(',').filter_map(Address::read).collect();
     let own = own_port(profile);
-    let of_all = ["username", "password"].map(|name| {
-        profile.text(&format!("limits.ruler_alertmanager_client_config.basic_auth_{name}"))
-    });
+    let of_all = of_all(profile);
     let candidates: Vec<&Address> = addresses
         .iter()
         .filter(|address| !address.is_mimirs(own))
@@ -100,6 +98,39 @@ pub(super) fn events(profile: &Profile) -> Vec<Finding> {
             vec![profile.error(check, key(profile), wrong, right)]
         }
     }
+}
+
+/// What is told where [`events`] finds nothing because a variable without a value may hold the proxy's address or its
+/// secret. None where both are known, or where there is a finding.
+pub(super) fn uncompared(profile: &Profile) -> Option<String> {
+    let ours = profile.assumptions.ours.and_then(|ours| ours.alert_events)?;
+    let list = urls(profile).filter(|_| runs_rulers(profile))?;
+    let (own, of_all) = (own_port(profile), of_all(profile));
+    let is_compared = |address: &Address| {
+        let password = of_all[1].unwrap_or(address.user_info);
+        !address.is_mimirs(own)
+            && address.port.is_some()
+            && address.is_evident(&ours)
+            && !is_unknown(password)
+            && address.problem(&ours, of_all).is_none()
+    };
+    let has_unknown = is_unknown(list) || of_all[1].is_some_and(is_unknown);
+    let is_known = list.split(',').filter_map(Address::read).any(|address| is_compared(&address));
+    if !has_unknown || is_known || !events(profile).is_empty() {
+        return None;
+    }
+    let (line, key) = (profile.document.line(key(profile)), key(profile));
+    Some(format!(
+        "line {line}: note: {key}: has a variable whose value is not known here, so the address and the secret of \
+         alert events are not compared; set every variable of the file and use --expand-env"
+    ))
+}
+
+/// The user and the password that Mimir sends to every address, instead of their own.
+fn of_all(profile: &Profile) -> [Option<&str>; 2] {
+    ["username", "password"].map(|name| {
+        profile.text(&format!("limits.ruler_alertmanager_client_config.basic_auth_{name}"))
+    })
 }
 
 /// Mimir reads each part of the list as it is, a space included: it then fails for every tenant

@@ -275,6 +275,46 @@ fn alert_events_need_a_second_address_that_the_proxy_accepts() {
     assert_eq!(found_with(CLIENT, off), []);
 }
 
+// Seen: our own profile has the proxy's address in a variable, so nothing was compared, and nothing said so.
+#[test]
+fn what_a_variable_hides_of_alert_events_is_told() {
+    let own = "http://127.0.0.1:8080/alertmanager";
+    let told = |list: &str, more: &str, assumptions| {
+        let limit =
+            format!("{{ruler_alertmanager_client_config: {{alertmanager_url: '{list}'{more}}}}}");
+        let text = format!("{PRIVATE}limits: {limit}\n");
+        uncompared(&text, &Variables::Unknown, assumptions)
+    };
+    let of_all = ", basic_auth_username: a, basic_auth_password: ";
+    for (list, more) in [
+        ("${RECEIVER}", ""),
+        (",http://${RECEIVER}/alertmanager", ""),
+        (",http://mimir:a%2Fsecret@${RECEIVER}/alertmanager", ""),
+        (",http://mimir:${SECRET}@p:9090/alertmanager", ""),
+        (
+            ",http://p:9090/alertmanager",
+            ", basic_auth_username: a, basic_auth_password: '${SECRET}'",
+        ),
+    ] {
+        let note = told(&format!("{own}{list}"), more, receiver()).unwrap();
+        assert!(note.contains("note: limits.") && note.contains("--expand-env"), "{list}: {note}");
+    }
+    for (list, more) in [
+        (",http://mimir:a%2Fsecret@p:9090/alertmanager", String::new()),
+        (",http://mimir:a%2Fsecret@${HOST}:9090/alertmanager", String::new()),
+        (",http://mimir:a%2Fsecret@p:9090/alertmanager,http://${OTHER}/am", String::new()),
+        (",http://p:9090/alertmanager", format!("{of_all}a/secret")),
+        // There is a finding.
+        ("", String::new()),
+        (",http://${OTHER}/am,http://mimir:other@p:9090/alertmanager", String::new()),
+    ] {
+        assert_eq!(told(&format!("{own}{list}"), &more, receiver()), None, "{list}");
+    }
+    let off = Assumptions { ours: Some(OURS), ..ALONE };
+    assert_eq!(told(&format!("{own}${{RECEIVER}}"), "", off), None);
+    assert_eq!(told(&format!("{own}${{RECEIVER}}"), "", ALONE), None);
+}
+
 #[test]
 fn a_list_with_only_the_proxy_notifies_no_one() {
     let only = found_in_list("http://mimir:a%2Fsecret@p:9090/alertmanager", "");

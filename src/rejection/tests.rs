@@ -47,9 +47,8 @@ fn samples() -> Vec<Rejection> {
         Rejection::Limited(LimitError::All),
         Rejection::Limited(LimitError::Memory),
         Rejection::Limited(LimitError::Processor),
-        Rejection::Limited(LimitError::InFlight { whose, surface: Surface::Push }),
-        Rejection::Limited(LimitError::InFlight { whose, surface: Surface::Query }),
-        Rejection::Limited(LimitError::InFlight { whose: Whose::Device, surface: Surface::Otlp }),
+        Rejection::Limited(LimitError::InFlight { whose }),
+        Rejection::Limited(LimitError::InFlight { whose: Whose::Device }),
         Rejection::Limited(LimitError::Share),
         Rejection::Limited(LimitError::Requests { whose, retry_after }),
         Rejection::Limited(LimitError::Requests { whose: Whose::Device, retry_after }),
@@ -186,10 +185,9 @@ fn a_limit_and_a_slow_body_are_rejections_and_every_other_5xx_is_a_failure() {
         let failed = reason.class() == Class::Failed;
         assert_eq!(failed, is_5xx && !rejections.contains(reason), "{reason:?}");
     }
-    for surface in Surface::ALL {
-        let rejection =
-            Rejection::Limited(LimitError::InFlight { whose: Whose::Device, surface: *surface });
-        assert_eq!(rejection.reason().class(), Class::Rejected);
+    for reason in Reason::VARIANTS {
+        let is_limit = statuses(*reason).contains("429");
+        assert!(!is_limit || reason.class() == Class::Rejected, "{reason:?}");
     }
 }
 
@@ -246,9 +244,26 @@ fn retry_after_of_a_5xx_is_spread_and_by_otlp_within_an_sdks_timeout() {
         assert!(seconds.iter().all(|seconds| range.contains(seconds)), "{route:?}: {seconds:?}");
         assert!(seconds.len() > 2, "{route:?}: {seconds:?}");
     }
-    for rejection in samples().iter().filter(|sample| sample.status().is_server_error()) {
-        let seconds = retry_after(rejection, Audience::OtlpSender);
+    let otlp = Audience::OtlpSender;
+    for rejection in samples().iter().filter(|sample| sample.status(otlp).is_server_error()) {
+        let seconds = retry_after(rejection, otlp);
         assert!(*seconds.last().unwrap() <= 4, "{rejection:?}: {seconds:?}");
+    }
+}
+
+// The SDK for Python drops what is answered with a 429 (`_is_retryable`: 408 and 5xx), and Prometheus does unless it is
+// told otherwise.
+#[test]
+fn no_sender_by_otlp_is_answered_with_429_and_others_only_for_a_rate() {
+    for rejection in samples() {
+        let is_rate = matches!(
+            rejection,
+            Rejection::Limited(LimitError::Requests { .. } | LimitError::Bytes { .. })
+        );
+        for (audience, may_be) in [(Audience::OtlpSender, false), (Audience::Sender, is_rate)] {
+            let is_429 = rejection.status(audience) == StatusCode::TOO_MANY_REQUESTS;
+            assert_eq!(is_429, may_be, "{rejection:?} for {audience:?}");
+        }
     }
 }
 
@@ -266,9 +281,6 @@ fn a_moment_that_many_wait_for_is_spread() {
             assert_eq!(retry_after(&rejection, audience), [8, 9, 10].into(), "{rejection:?}");
         }
     }
-    // A rate is not ours to blame, and a sender that comes before it has room is refused again.
-    let rate = Rejection::Limited(LimitError::Bytes { whose, retry_after: moment });
-    assert_eq!(retry_after(&rate, Audience::OtlpSender), [8, 9, 10].into());
 }
 
 // RFC 9110, 15.5.6.
@@ -316,6 +328,9 @@ fn a_wait_is_rounded_up() {
     }
 }
 
+const AUDIENCES: [Audience; 4] =
+    [Audience::Reader, Audience::Alertmanager, Audience::Sender, Audience::OtlpSender];
+
 /// The statuses that a reason is answered with, the usual one first.
 fn statuses(reason: Reason) -> String {
     if matches!(reason, Reason::UpstreamBrokenBody | Reason::UpstreamIdleBody) {
@@ -326,7 +341,7 @@ fn statuses(reason: Reason) -> String {
     let others: BTreeSet<u16> = samples()
         .iter()
         .filter(|sample| sample.reason() == reason)
-        .map(|sample| sample.status().as_u16())
+        .flat_map(|sample| AUDIENCES.map(|audience| sample.status(audience).as_u16()))
         .filter(|status| *status != usual)
         .collect();
     let all: Vec<_> =

@@ -31,8 +31,8 @@ use std::sync::Arc;
 
 use crate::tenancy::OrganisationId;
 
-/// Whether an alert with these labels, `alertname` included, reaches a notification channel of the
-/// organisation; none if that is not known. Asked for each rule whenever its evaluation is read, on the thread
-/// of the scheduler, so it must not block.
+/// Whether an alert with these labels, `alertname` included, and any others reaches a notification channel of
+/// the organisation; none if that depends on the others, or is not known. Asked for each rule whenever its
+/// evaluation is read, on the thread of the scheduler, so it must not block.
 pub type Reach =
     Arc<dyn Fn(&OrganisationId, &BTreeMap<String, String>) -> Option<bool> + Send + Sync>;

@@ -517,19 +517,23 @@ impl Store {
 
     /// Alerts of open events whose time is over by more than `grace`, with the starts that are to be
     /// given up. Only those that would have been reported again by now: a leader that has watched for
-    /// less than an alert's own time knows nothing yet. Events without a start come with one that is lost.
+    /// less than an alert's own time knows nothing yet. That is `watched_for` seconds, and of some organisations
+    /// perhaps fewer. Events without a start come with one that is lost.
     pub async fn overdue_alerts(
         &self,
         grace: Duration,
         watched_for: f64,
+        of_organisations: &[(OrganisationId, f64)],
         most: OverdueBounds,
     ) -> Result<Overdue, StoreError> {
         let (events, starts) = (self.own("alert_event"), self.own("alert_event_start"));
         let sql = format!(
             "with found as (select event.id from {events} as event left join {starts} as start on start.event_id = event.id \
+                 left join unnest($6::text[], $7::float8[]) as watched(organisation, seconds) \
+                     on watched.organisation = event.organisation_id \
                  where event.state = 'firing' and event.kind = 'alert' group by event.id \
                  having count(start.event_id) = 0 or (max(start.valid_until) < now() - make_interval(secs => $1) \
-                 and max(extract(epoch from start.valid_until - start.firing_seen_at))::float8 < $2) \
+                 and max(extract(epoch from start.valid_until - start.firing_seen_at))::float8 < least($2, min(watched.seconds))) \
                  order by event.id limit $3 offset $5), \
              measured as (select event.id, sum(octet_length(event.labels::text) + octet_length(event.annotations::text)) \
                      over (order by event.id rows between unbounded preceding and 1 preceding) as before \
@@ -545,6 +549,9 @@ impl Store {
         let query = statement(sql).bind(grace.as_secs_f64()).bind(watched_for);
         let bigint = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         let query = query.bind(bigint(most.events)).bind(most.bytes).bind(bigint(most.passed_over));
+        let watched = of_organisations.iter().map(|(of, seconds)| (of.to_string(), *seconds));
+        let (organisations, seconds): (Vec<String>, Vec<f64>) = watched.unzip();
+        let query = query.bind(organisations).bind(seconds);
         self.fetch(query, |rows| {
             let read = |row: &PgRow| -> Result<Option<OverdueStart>, sqlx::Error> {
                 let Some(key) = read_key(row)? else { return Ok(None) };

@@ -6,6 +6,7 @@ use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::alert_rule_sync::MOST_DELETED;
 use super::{Store, StoreError, moment, statement};
 use crate::tenancy::OrganisationId;
 
@@ -31,6 +32,9 @@ pub struct SyncRequest {
     /// What came of it (JSON).
     pub outcome: String,
 }
+
+/// Statements that delete old tombstones, in one call.
+const DELETIONS: usize = 50;
 
 /// A row of the table.
 enum Row {
@@ -103,13 +107,6 @@ impl Store {
                 self.requests()
             ),
             format!(
-                "delete from {} as grave where deleted_at < now() - interval '1 day' and not exists \
-                 (select from {} as status where status.rule_id = grave.rule_id \
-                  and status.organisation_id = grave.organisation_id and status.rule_hash is not null)",
-                self.own("alert_rule_tombstone"),
-                self.own("alert_rule_status")
-            ),
-            format!(
                 "delete from {} as held where held_at < now() - interval '1 day' \
                  and not exists (select from {} as sync where sync.guard_id = held.id) \
                  and not exists (select from {} as leader where leader.guard_id = held.id)",
@@ -120,6 +117,26 @@ impl Store {
         ];
         for sql in statements {
             self.execute(statement(sql)).await?;
+        }
+        self.forget_old_tombstones().await
+    }
+
+    /// Deletes some of the old tombstones at a time: there may be any number of them. What is left is for the next
+    /// call. A trigger that writes a tombstone spells the organisation as the row's table does.
+    async fn forget_old_tombstones(&self) -> Result<(), StoreError> {
+        let (graves, statuses) = (self.own("alert_rule_tombstone"), self.own("alert_rule_status"));
+        let sql = format!(
+            "delete from {graves} where deleted_at < now() - interval '1 day' and ctid = any(array( \
+                 select grave.ctid from {graves} as grave where deleted_at < now() - interval '1 day' and not exists \
+                 (select from {statuses} as status where status.rule_id = grave.rule_id and status.organisation_id \
+                      in (grave.organisation_id, lower(grave.organisation_id)) and status.rule_hash is not null) \
+                 limit {MOST_DELETED})) returning 1 as one"
+        );
+        for _ in 0..DELETIONS {
+            let query = statement(sql.clone());
+            if self.fetch(query, |rows| Ok(rows.len())).await? < MOST_DELETED {
+                break;
+            }
         }
         Ok(())
     }

@@ -36,6 +36,38 @@ pub struct RuleStatusRow {
 
 /// Rows in one statement.
 const BATCH: usize = 1000;
+/// Bytes of texts in one statement, unless a single row has more: it has to pass within a query's time.
+const MOST_BYTES: usize = 1 << 20;
+/// Characters of a reason that are kept.
+const MOST_REASON: usize = 4000;
+
+/// Rows as they go into statements: each takes [`BATCH`] of them at most, and [`MOST_BYTES`] of texts unless a single
+/// row has more.
+pub(super) fn pieces<T>(rows: &[T], bytes_of: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let (mut pieces, mut left) = (Vec::new(), rows);
+    while !left.is_empty() {
+        let mut bytes = 0;
+        let fit = left.iter().take(BATCH).take_while(|&row| {
+            bytes += bytes_of(row);
+            bytes <= MOST_BYTES
+        });
+        let (piece, rest) = left.split_at(fit.count().max(1));
+        pieces.push(piece);
+        left = rest;
+    }
+    pieces
+}
+
+/// What is kept of a reason.
+fn kept(reason: &str) -> &str {
+    let end = reason.char_indices().nth(MOST_REASON).map_or(reason.len(), |(at, _)| at);
+    &reason[..end]
+}
+
+fn bytes_of(row: &RuleStatusRow) -> usize {
+    let hashes = row.live_hash.iter().chain(&row.refused_hash).chain(&row.other_hashes);
+    kept(&row.reason).len() + hashes.map(String::len).sum::<usize>()
+}
 
 impl Store {
     /// The statuses of some organisations' rules.
@@ -78,11 +110,8 @@ impl Store {
         gone: Vec<(OrganisationId, Uuid)>,
     ) -> Result<HashSet<OrganisationId>, StoreError> {
         let mut before = HashSet::new();
-        for batch in written.chunks(BATCH) {
+        for batch in pieces(&written, bytes_of) {
             before.extend(self.write_status_batch(batch).await?);
-        }
-        if gone.is_empty() {
-            return Ok(before);
         }
         // A rule that moved is another organisation's by now.
         let sql = format!(
@@ -90,9 +119,12 @@ impl Store {
              where organisation_id = organisation and rule_id = rule",
             self.own("alert_rule_status")
         );
-        let (organisations, rules): (Vec<String>, Vec<Uuid>) =
-            gone.into_iter().map(|(organisation, rule)| (organisation.to_string(), rule)).unzip();
-        self.execute(statement(sql).bind(organisations).bind(rules)).await?;
+        for batch in gone.chunks(BATCH) {
+            let columns =
+                batch.iter().map(|(organisation, rule)| (organisation.to_string(), *rule));
+            let (organisations, rules): (Vec<String>, Vec<Uuid>) = columns.unzip();
+            self.execute(statement(sql.clone()).bind(organisations).bind(rules)).await?;
+        }
         Ok(before)
     }
 
@@ -107,7 +139,7 @@ impl Store {
              before as (select distinct status.organisation_id from {table} as status join new \
                   on new.rule = status.rule_id and new.organisation <> status.organisation_id), \
              written as (insert into {table} as kept (rule_id, organisation_id, state, reason, rule_hash, refused_hash, other_hashes, evaluated_at, notifies, synced_at) \
-             select rule, organisation, state, left(reason, 4000), hash, refused, others, evaluated, new.notifies, \
+             select rule, organisation, state, reason, hash, refused, others, evaluated, new.notifies, \
                  case when hash is null then null else now() end \
              from new on conflict (rule_id) do update set \
                  organisation_id = excluded.organisation_id, state = excluded.state, \
@@ -130,7 +162,7 @@ impl Store {
             .bind(batch.iter().map(|row| row.rule).collect::<Vec<Uuid>>())
             .bind(column(|row| row.organisation.to_string()))
             .bind(column(|row| row.state.name().to_owned()))
-            .bind(column(|row| storable(&row.reason)))
+            .bind(column(|row| storable(kept(&row.reason))))
             .bind(hashes)
             .bind(refused)
             .bind(others)
@@ -171,4 +203,34 @@ fn read_status(row: &PgRow) -> Result<Option<RuleStatusRow>, sqlx::Error> {
         evaluated_at: moment::shown(row.try_get("evaluated_at")?),
         notifies: row.try_get("notifies")?,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes(rows: &[usize]) -> Vec<usize> {
+        pieces(rows, |bytes| *bytes).into_iter().map(<[usize]>::len).collect()
+    }
+
+    // 1,000 reasons of 4,000 characters were one statement of many megabytes, which took longer than a query may.
+    #[test]
+    fn a_statement_has_so_many_rows_and_so_many_bytes() {
+        let half = MOST_BYTES / 2;
+        assert_eq!(sizes(&[]), [0; 0]);
+        assert_eq!(sizes(&[0; 2 * BATCH + 1]), [BATCH, BATCH, 1]);
+        assert_eq!(sizes(&[half, half, 1, half, half]), [2, 2, 1]);
+        assert_eq!(sizes(&[1, MOST_BYTES + 1, 1]), [1, 1, 1]);
+        let pieces = pieces(&[half, 3, half, half], |bytes| *bytes).concat();
+        assert_eq!(pieces, [half, 3, half, half], "all of them, in their order");
+    }
+
+    #[test]
+    fn of_a_reason_whole_characters_are_kept() {
+        let long = "ß".repeat(MOST_REASON);
+        for (reason, whole) in [("", ""), ("short", "short"), (&*long, &*long)] {
+            assert_eq!(kept(reason), whole);
+        }
+        assert_eq!(kept(&format!("{long}x")), long);
+    }
 }

@@ -6,6 +6,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::alert_rule_guard::{GuardHeld, read_guard};
+use super::alert_rule_status::pieces;
+use super::organisations::spellings;
 use super::{Store, StoreError, Tombstones, moment, queries, statement, storable};
 use crate::tenancy::OrganisationId;
 
@@ -44,8 +46,8 @@ impl SyncRow {
     }
 }
 
-/// Rows in one statement.
-const BATCH: usize = 1000;
+/// Rows that one statement deletes: a statement has `database.query_timeout`.
+pub(super) const MOST_DELETED: usize = 2000;
 
 impl Store {
     pub(super) fn own(&self, name: &str) -> String {
@@ -82,7 +84,10 @@ impl Store {
 
     /// Writes the state of some organisations.
     pub async fn write_rule_syncs(&self, written: Vec<SyncRow>) -> Result<(), StoreError> {
-        for batch in written.chunks(BATCH) {
+        let bytes_of = |row: &SyncRow| {
+            row.problem.len() + row.guard.as_ref().map_or(0, |held| held.reason.len())
+        };
+        for batch in pieces(&written, bytes_of) {
             self.write_sync_batch(batch).await?;
         }
         Ok(())
@@ -142,10 +147,32 @@ impl Store {
         for table in
             ["alert_rule_status", "alert_rule_tombstone", "alert_rule_sync", "alert_rule_guard"]
         {
-            let sql = format!("delete from {} where organisation_id = $1", self.own(table));
-            self.execute(statement(sql).bind(organisation.as_str())).await?;
+            self.delete_in_parts(table, &organisation, "true").await?;
         }
         Ok(())
+    }
+
+    /// Deletes the rows of an organisation for which a condition holds, some at a time: there may be any number of
+    /// tombstones. What comes meanwhile may stay.
+    pub(super) async fn delete_in_parts(
+        &self,
+        table: &str,
+        organisation: &OrganisationId,
+        condition: &str,
+    ) -> Result<(), StoreError> {
+        let table = self.own(table);
+        let sql = format!(
+            "delete from {table} where organisation_id = any($1) and ctid = any(array(select ctid from {table} \
+             where organisation_id = any($1) and {condition} limit {MOST_DELETED})) returning 1 as one"
+        );
+        // A trigger that writes a tombstone spells the organisation as the row's table does.
+        let names = spellings(std::slice::from_ref(organisation));
+        loop {
+            let query = statement(sql.clone()).bind(names.clone());
+            if self.fetch(query, |rows| Ok(rows.len())).await? < MOST_DELETED {
+                return Ok(());
+            }
+        }
     }
 
     /// Deletes tombstones that were carried out, unless the rules were deleted again since.
@@ -156,13 +183,17 @@ impl Store {
     ) -> Result<(), StoreError> {
         let sql = format!(
             "delete from {} using unnest($2::uuid[], $3::text[]) as done(rule, at) \
-             where organisation_id = $1 and rule_id = rule and deleted_at <= at::timestamptz",
+             where organisation_id = any($1) and rule_id = rule and deleted_at <= at::timestamptz",
             self.own("alert_rule_tombstone")
         );
-        let (rules, times): (Vec<Uuid>, Vec<String>) = carried_out.into_iter().unzip();
-        let query = statement(sql);
-        let query = query.bind(organisation.to_string()).bind(rules).bind(times);
-        self.execute(query).await
+        let names = spellings(std::slice::from_ref(&organisation));
+        let carried_out: Vec<(Uuid, String)> = carried_out.into_iter().collect();
+        for batch in carried_out.chunks(MOST_DELETED) {
+            let (rules, times): (Vec<Uuid>, Vec<String>) = batch.iter().cloned().unzip();
+            let query = statement(sql.clone()).bind(names.clone()).bind(rules).bind(times);
+            self.execute(query).await?;
+        }
+        Ok(())
     }
 }
 

@@ -60,6 +60,9 @@ pub const MOST_ROW_BYTES: usize = 256 << 10;
 pub const MOST_ORGANISATION_BYTES: usize = 4 << 20;
 /// Rows of an organisation that are read. Ours cannot have more.
 pub const MOST_ROWS: usize = 5000;
+/// Tombstones of an organisation that are read at once. Its members can make any number of them, and those of one
+/// must not take memory and time from the others. All its rules can be replaced twice before that shows.
+const MOST_TOMBSTONES: usize = 2 * MOST_ROWS;
 
 /// Some organisations and their rules, at one moment.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +71,8 @@ pub struct RulesSnapshot {
     pub existing: HashSet<OrganisationId>,
     /// Their rules; an organisation without any is not here.
     pub rows: HashMap<OrganisationId, Vec<AlertRuleRow>>,
-    /// Their rules that were deleted, and when (Postgres' own text).
+    /// Their rules that were deleted, and when (Postgres' own text). There may be more of them, which are read when
+    /// these are carried out.
     pub tombstones: HashMap<OrganisationId, Tombstones>,
 }
 
@@ -103,9 +107,10 @@ impl Store {
         organisations: Vec<OrganisationId>,
     ) -> Result<RulesSnapshot, StoreError> {
         let names = spellings(&organisations);
-        let tombstones = self.own("alert_rule_tombstone");
+        let (tombstones, statuses) =
+            (self.own("alert_rule_tombstone"), self.own("alert_rule_status"));
         // One statement sees one moment.
-        let sql = move |queries: &Queries| snapshot(queries, &tombstones);
+        let sql = move |queries: &Queries| snapshot(queries, &tombstones, &statuses);
         self.look_up(
             sql,
             |query| query.bind(names),
@@ -139,13 +144,27 @@ impl Store {
 /// Organisations, their rules and their tombstones. Of the rules nothing is so large that it harms:
 /// what is too much comes without its texts, youngest first. What is too large is never made a text, and is
 /// not in memory while rows are sorted and summed. `offset 0` keeps Postgres from measuring twice.
-fn snapshot(queries: &Queries, tombstone: &str) -> String {
+///
+/// A deletion whose tombstone is not read looks like a lost row, with which the guard is stricter: it may hold it. What
+/// is held is never done, and the tombstones of what is not done stay, so that the same ones would be read for ever. So
+/// those of rules that Mimir has by their statuses are read in any case; there are as many as rules at most. The
+/// others explain nothing, but for a rule whose status is lost or went with it to another organisation. They are read
+/// in the order of the index: by their age, all of them would be read and sorted each time.
+fn snapshot(queries: &Queries, tombstone: &str, status: &str) -> String {
     let organisation = queries.of(Lookup::Organisation);
     let alert_rule = queries.of(Lookup::AlertRule);
     let sizes = RULE_TEXTS.map(measure_of).join(" + ");
     let made =
         RULE_TEXTS.map(|text| format!("case when excess = 0 then {text}::text end as {text}"));
     let none = RULE_TEXTS.map(|_| "null").join(", ");
+    // As arrays, so that Postgres expects few of them and looks each one up.
+    let crowded = format!(
+        "array(select organisation_id from first_tombstones group by organisation_id having count(*) >= {MOST_TOMBSTONES})"
+    );
+    let in_mimir = format!(
+        "array(select rule_id from {status} where organisation_id = any(array[crowded.name, lower(crowded.name)]) \
+         and (rule_hash is not null or other_hashes <> '') limit {MOST_TOMBSTONES})"
+    );
     format!(
         "with sized as (select id, organisation_id, created_at, enabled, {}, {sizes} as bytes \
              from ({alert_rule}) as measured offset 0), \
@@ -154,13 +173,20 @@ fn snapshot(queries: &Queries, tombstone: &str) -> String {
              window w as (partition by organisation_id order by created_at nulls first, id)), \
          judged as (select *, case when bytes > {MOST_ROW_BYTES} then 1 \
              when total > {MOST_ORGANISATION_BYTES} or number > {MOST_ROWS} then 2 else 0 end as excess \
-             from summed) \
+             from summed), \
+         first_tombstones as (select graves.* from unnest($1::text[]) as asked (name) cross join lateral \
+             (select rule_id, organisation_id, deleted_at from {tombstone} where organisation_id = asked.name \
+              order by rule_id limit {MOST_TOMBSTONES}) as graves) \
          select 'rule' as kind, id, organisation_id, created_at, null::text as deleted_at, enabled, excess, {} \
              from judged \
          union all select 'organisation', null, organisation_id, null, null, null, 0, {none} \
              from ({organisation}) as known where organisation_id = any($1) \
          union all select 'tombstone', rule_id::text, organisation_id, null, deleted_at::text, null, 0, {none} \
-             from {tombstone} where organisation_id = any($1)",
+             from first_tombstones \
+         union all select 'tombstone', rule_id::text, organisation_id, null, deleted_at::text, null, 0, {none} \
+             from unnest({crowded}) as crowded (name) \
+             cross join lateral unnest({in_mimir}) as in_mimir (rule) \
+             join {tombstone} as grave on grave.organisation_id = crowded.name and grave.rule_id = in_mimir.rule",
         RULE_TEXTS.join(", "),
         made.join(", ")
     )

@@ -16,7 +16,7 @@ use super::{Store, StoreError, queries};
 use crate::config::{DatabaseConfig, TablesRead};
 
 /// The steps, in order. One that has been released is never changed.
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step {
         version: 1,
         name: "identity",
@@ -96,6 +96,12 @@ const STEPS: [Step; 11] = [
         version: 11,
         name: "masks_and_renames",
         sql: include_str!("../../migrations/0011_masks_and_renames.sql"),
+        tables: &[],
+    },
+    Step {
+        version: 12,
+        name: "grants",
+        sql: include_str!("../../migrations/0012_grants.sql"),
         tables: &[],
     },
 ];

@@ -10,6 +10,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use super::alert_rule_sync::MOST_DELETED;
 use super::alert_rules::{Excess, Tombstones, excess_of, organisation_of};
 use super::organisations::spellings;
 use super::queries::{CHANNEL_TEXTS, Lookup, Queries, ROUTE_TEXTS, measure_of};
@@ -75,7 +76,8 @@ pub struct RouteRow {
 pub struct NotificationRows {
     pub channels: Vec<ChannelRow>,
     pub routes: Vec<RouteRow>,
-    /// Channels that were deleted, and when (Postgres' own text).
+    /// Channels that were deleted, and when (Postgres' own text). There may be more of them, and of routes, which are
+    /// read when these are carried out.
     pub channel_tombstones: Tombstones,
     pub route_tombstones: Tombstones,
 }
@@ -99,6 +101,9 @@ pub const MOST_NOTIFICATION_BYTES: usize = 2 << 20;
 pub const MOST_CHANNELS: usize = 1000;
 /// Routes of an organisation that are read. Our table takes no more.
 pub const MOST_ROUTES: usize = 2000;
+/// Tombstones of an organisation that are read at once. Its members can make any number of them, and those of one
+/// must not take memory and time from the others. All its rows can be replaced twice before that shows.
+const MOST_TOMBSTONES: usize = 2 * (MOST_CHANNELS + MOST_ROUTES);
 
 impl Store {
     /// The channels and routes of some organisations.
@@ -108,8 +113,10 @@ impl Store {
     ) -> Result<NotificationSnapshot, StoreError> {
         let names = spellings(&organisations);
         let tombstones = self.own("notification_tombstone");
+        let statuses = ["notification_channel_status", "notification_route_status"];
+        let statuses = statuses.map(|table| self.own(table));
         // One statement sees one moment.
-        let sql = move |queries: &Queries| snapshot(queries, &tombstones);
+        let sql = move |queries: &Queries| snapshot(queries, &tombstones, &statuses);
         self.look_up(
             sql,
             |query| query.bind(names),
@@ -140,6 +147,15 @@ impl Store {
     }
 
     /// Deletes tombstones that were carried out, unless the rows were deleted again since.
+    ///
+    /// They are carried out when Mimir has the document that the rows ask for. So are those, then, that were there and
+    /// were not read because they are too many. Which ones were there is not known, only when they were made: that is
+    /// when their transaction began, and it may have ended after the reading. No transaction takes a day. If one did,
+    /// what it has deleted would be held, and not lost.
+    ///
+    /// Old tombstones of rules are also deleted without such an end, if no status says that Mimir has the rule. Here
+    /// nothing is: a status has the state of the row, and what it says is `invalid` or `error` may be in the document.
+    /// So every status would have to keep its tombstone, and until it is done all rows that were ever read have one.
     pub async fn forget_notification_tombstones(
         &self,
         organisation: OrganisationId,
@@ -148,27 +164,42 @@ impl Store {
     ) -> Result<(), StoreError> {
         let sql = format!(
             "delete from {} as tombstone using unnest($2::text[], $3::uuid[], $4::text[]) as done(kind, id, at) \
-             where organisation_id = $1 and tombstone.kind = done.kind and tombstone.id = done.id \
+             where organisation_id = any($1) and tombstone.kind = done.kind and tombstone.id = done.id \
              and deleted_at <= at::timestamptz",
             self.own("notification_tombstone")
         );
+        let names = spellings(std::slice::from_ref(&organisation));
         let channels = channels.into_iter().map(|(id, at)| ("channel", id, at));
         let routes = routes.into_iter().map(|(id, at)| ("route", id, at));
-        let (mut kinds, mut ids, mut times) = (Vec::new(), Vec::new(), Vec::new());
-        for (kind, id, at) in channels.chain(routes) {
-            kinds.push(kind.to_owned());
-            ids.push(id);
-            times.push(at);
+        let carried_out: Vec<(&str, Uuid, String)> = channels.chain(routes).collect();
+        for batch in carried_out.chunks(MOST_DELETED) {
+            let kinds: Vec<String> = batch.iter().map(|(kind, ..)| (*kind).to_owned()).collect();
+            let ids: Vec<Uuid> = batch.iter().map(|(_, id, _)| *id).collect();
+            let times: Vec<String> = batch.iter().map(|(.., at)| at.clone()).collect();
+            let query = statement(sql.clone()).bind(names.clone());
+            self.execute(query.bind(kinds).bind(ids).bind(times)).await?;
         }
-        let query = statement(sql).bind(organisation.to_string());
-        self.execute(query.bind(kinds).bind(ids).bind(times)).await
+        if carried_out.len() < MOST_TOMBSTONES {
+            return Ok(());
+        }
+        let old = "deleted_at < now() - interval '1 day'";
+        self.delete_in_parts("notification_tombstone", &organisation, old).await
     }
 }
 
 /// Organisations, their channels, routes and tombstones. Of the rows nothing is so large that it harms:
 /// what is too much comes without its texts, youngest first. A row's texts come as one array, because a
 /// union has the same columns throughout.
-fn snapshot(queries: &Queries, tombstone: &str) -> String {
+///
+/// A deletion whose tombstone is not read looks like a lost row, which is held. What is held is never done, and the
+/// tombstones of what is not done stay, so that the same ones would be read for ever. So those of rows that have a
+/// status are read in any case, live ones first: until it is done, the status of what Mimir has stays. The others
+/// explain nothing, and are read in the order of the index, as those of rules are.
+fn snapshot(
+    queries: &Queries,
+    tombstone: &str,
+    [channel_status, route_status]: &[String; 2],
+) -> String {
     let organisation = queries.of(Lookup::Organisation);
     let channels = bounded(
         queries.of(Lookup::NotificationChannel),
@@ -178,13 +209,34 @@ fn snapshot(queries: &Queries, tombstone: &str) -> String {
     );
     let routes =
         bounded(queries.of(Lookup::NotificationRoute), &ROUTE_TEXTS, MOST_ROUTE_BYTES, MOST_ROUTES);
+    // As arrays, so that Postgres expects few of them and looks each one up.
+    let crowded = format!(
+        "array(select organisation_id from first_tombstones group by organisation_id having count(*) >= {MOST_TOMBSTONES})"
+    );
+    let known = |kind: &str, status: &str, id: &str| {
+        format!(
+            "select '{kind} tombstone', grave.id::text, grave.organisation_id, null, 0, array[grave.deleted_at::text] \
+                 from unnest({crowded}) as crowded (name) \
+                 cross join lateral unnest(array(select {id} from {status} \
+                     where organisation_id = any(array[crowded.name, lower(crowded.name)]) \
+                     order by state = 'live' desc limit {MOST_TOMBSTONES})) as known (id) \
+                 join {tombstone} as grave on grave.organisation_id = crowded.name \
+                     and grave.kind = '{kind}' and grave.id = known.id"
+        )
+    };
     format!(
-        "select 'channel' as what, * from ({channels}) as channels \
+        "with first_tombstones as (select graves.* from unnest($1::text[]) as asked (name) cross join lateral \
+             (select kind, id, organisation_id, deleted_at from {tombstone} where organisation_id = asked.name \
+              order by kind, id limit {MOST_TOMBSTONES}) as graves) \
+         select 'channel' as what, * from ({channels}) as channels \
          union all select 'route', * from ({routes}) as routes \
          union all select 'organisation', null, organisation_id, null, 0, null \
              from ({organisation}) as known where organisation_id = any($1) \
          union all select kind || ' tombstone', id::text, organisation_id, null, 0, array[deleted_at::text] \
-             from {tombstone} where organisation_id = any($1)"
+             from first_tombstones \
+         union all {} union all {}",
+        known("channel", channel_status, "channel_id"),
+        known("route", route_status, "route_id")
     )
 }
 

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use super::alert_rule_guard::GuardHeld;
 use super::alert_rules::{organisation_of, organisations_in};
+use super::organisations::spellings;
 use super::queries::{Lookup, Queries};
 use super::{Store, StoreError, moment, statement};
 use crate::tenancy::OrganisationId;
@@ -106,11 +107,11 @@ impl Store {
     /// Every organisation with a channel, a route, a tombstone or a sync. Those without need not be looked
     /// after.
     pub async fn notification_organisations(&self) -> Result<HashSet<OrganisationId>, StoreError> {
-        let mut names: Vec<String> =
-            self.organisations().await?.iter().map(ToString::to_string).collect();
-        names.sort();
+        let mut organisations: Vec<OrganisationId> =
+            self.organisations().await?.into_iter().collect();
+        organisations.sort();
         let mut found = HashSet::new();
-        for batch in names.chunks(BATCH) {
+        for batch in organisations.chunks(BATCH) {
             let sql = |queries: &Queries| {
                 format!(
                     "select organisation_id from ({}) as channels \
@@ -119,9 +120,9 @@ impl Store {
                     queries.of(Lookup::NotificationRoute)
                 )
             };
-            let batch = batch.to_vec();
+            let names = spellings(batch);
             let read =
-                self.look_up(sql, |query| query.bind(batch), |rows| Ok(organisations_in(&rows)));
+                self.look_up(sql, |query| query.bind(names), |rows| Ok(organisations_in(&rows)));
             found.extend(read.await?);
         }
         let sql = format!(
@@ -303,8 +304,7 @@ impl Store {
             "notification_tombstone",
             "notification_sync",
         ] {
-            let sql = format!("delete from {} where organisation_id = $1", self.own(table));
-            self.execute(statement(sql).bind(organisation.to_string())).await?;
+            self.delete_in_parts(table, &organisation, "true").await?;
         }
         Ok(())
     }

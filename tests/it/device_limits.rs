@@ -107,9 +107,9 @@ async fn one_device_over_its_limit_takes_nothing_from_others() {
     // Bytes are charged when they have come.
     assert_eq!(broken.post(OTLP, vec![b'x'; 8000]).await.status, 200);
     let refused = broken.post(OTLP, "x").await;
-    assert_eq!(refused.status, 429, "{refused:?}");
+    assert_eq!(refused.status, 503, "by OTLP: {refused:?}");
     let after: u64 = refused.header("retry-after").parse().unwrap();
-    assert!((6..=11).contains(&after), "{refused:?}");
+    assert!((1..=4).contains(&after), "{refused:?}");
     assert_eq!(others[0].post(OTLP, vec![b'x'; 800]).await.status, 200);
     the_device_is_named(&identity, &a, &broken).await;
 }

@@ -147,13 +147,20 @@ async fn patterns_outside_expressions_never_reach_mimir_either() {
             assert!(answer.text.contains("32768 characters at most"), "{path}: {answer:?}");
         }
     }
+    let groups = encoded(&"(.?)".repeat(1_100));
+    for query in [format!("receiver={groups}"), format!("filter=a%3D~{groups}")] {
+        let answer = client.get(&format!("/alertmanager/api/v2/alerts?{query}")).await;
+        assert!(answer.status == 400 && answer.text.contains("too many groups"), "{answer:?}");
+    }
     let silence = |value: &str| {
         let matcher = serde_json::json!({"name": "a", "value": value, "isRegex": true});
         serde_json::json!({"matchers": [matcher], "comment": "x"}).to_string()
     };
     let json = client.clone().header("content-type", "application/json");
-    let answer = json.post("/alertmanager/api/v2/silences", silence(&heavy)).await;
-    assert!(answer.status == 400 && answer.text.contains("too large"), "{answer:?}");
+    for value in [heavy.clone(), "(.?)".repeat(1_100)] {
+        let answer = json.post("/alertmanager/api/v2/silences", silence(&value)).await;
+        assert!(answer.status == 400 && answer.text.contains("too large"), "{answer:?}");
+    }
     let read = "/prometheus/api/v1/read";
     for (body, said) in [
         (harness::samples::remote_read_of_patterns(&[&heavy]), "32768 characters at most"),
@@ -164,6 +171,10 @@ async fn patterns_outside_expressions_never_reach_mimir_either() {
         (
             harness::samples::remote_read_of_patterns(&[&"x".repeat(300_000)]),
             "longer than 262144 bytes",
+        ),
+        (
+            harness::samples::remote_read_of_patterns(&[&"(.?)".repeat(1_100)]),
+            "with too many groups",
         ),
         (b"no snappy".to_vec(), "not a remote read"),
     ] {

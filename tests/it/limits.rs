@@ -217,9 +217,10 @@ async fn rates_are_kept_and_one_organisation_may_have_others() {
     // Bytes are charged after they were received, so one large body passes.
     assert_eq!(a.post(OTLP, vec![b'x'; 8000]).await.status, 200);
     let refused = a.post(OTLP, "x").await;
-    assert_eq!(refused.status, 429, "{refused:?}");
+    // Not 429, which the SDK for Python drops, and not the 7 s until there is room, for which others do not wait.
+    assert_eq!(refused.status, 503, "{refused:?}");
     let after: u64 = refused.header("retry-after").parse().unwrap();
-    assert!((6..=11).contains(&after), "{refused:?}");
+    assert!((1..=4).contains(&after), "{refused:?}");
     assert_eq!(b.post(OTLP, vec![b'x'; 8000]).await.status, 200);
     let reason = |reason: &str| {
         format!(

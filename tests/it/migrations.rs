@@ -1,6 +1,7 @@
 //! `migrate`: tables created, adopted or refused, in a schema of their own, and behind Supabase's
 //! API.
 
+use std::collections::BTreeSet;
 use std::process::Output;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::support::responses::ok;
 
 const QUERY: &str = "/prometheus/api/v1/query?query=up";
 const IDENTITY: &str = include_str!("../../migrations/0001_identity.sql");
+const GRANTS: &str = include_str!("../../migrations/0012_grants.sql");
 const NOTES: &str = "mimir_tenant_proxy_migration";
 const TABLES: [&str; 4] = ["organisation", "membership", "device_key", "revocation"];
 
@@ -24,6 +26,44 @@ const ROWS: &str = "
     insert into membership (user_id, organisation_id) values ('11111111-1111-4111-8111-111111111111', 'acme');
     insert into device_key (organisation_id, name, key_hash) values ('acme', 'hub', sha256('key'));
     insert into revocation (kind, value) values ('jti', 'x');";
+
+/// What Supabase gives the roles of its API on each new table and function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Defaults {
+    /// Everything, as in projects from before 30 May 2026.
+    Everything,
+    /// Nothing, as in later ones. And only its owner may execute a function, as Supabase advises.
+    Nothing,
+}
+
+impl Defaults {
+    pub(crate) const ALL: [Self; 2] = [Self::Everything, Self::Nothing];
+}
+
+/// A database of a Supabase project, with an empty schema `tenancy`. Roles belong to the cluster.
+pub(crate) async fn supabase_project(defaults: Defaults) -> (Postgres, Database) {
+    let cluster = Postgres::start().await;
+    let database = cluster.database("supabase").await;
+    database
+        .execute(
+            "create role anon nologin; create role authenticated nologin;
+             create role service_role nologin bypassrls; create publication supabase_realtime;
+             create schema tenancy; grant usage on schema public to anon, authenticated, service_role",
+        )
+        .await;
+    let sql = match defaults {
+        Defaults::Everything => {
+            "grant usage on schema tenancy to anon, authenticated, service_role;
+             alter default privileges in schema public, tenancy
+                 grant all on tables to anon, authenticated, service_role;
+             alter default privileges in schema public, tenancy
+                 grant all on functions to anon, authenticated, service_role"
+        }
+        Defaults::Nothing => "alter default privileges revoke execute on functions from public",
+    };
+    database.execute(sql).await;
+    (cluster, database)
+}
 
 /// The number of migrations.
 pub(crate) fn steps() -> usize {
@@ -364,22 +404,19 @@ async fn seen(
     Ok(seen)
 }
 
-// Supabase grants its API roles all privileges on new tables of `public`: only row-level security
-// and our revocations protect the rows.
+// Where Supabase grants its API roles all privileges on new tables of `public`, only row-level security
+// and our revocations protect the rows; where it grants nothing, only our grants let anybody read.
 // https://supabase.com/docs/guides/database/postgres/row-level-security
 #[tokio::test(flavor = "multi_thread")]
 async fn through_supabases_api_users_read_their_own_rows_and_write_none() {
+    for defaults in Defaults::ALL {
+        users_read_their_own_rows_and_write_none(defaults).await;
+    }
+}
+
+async fn users_read_their_own_rows_and_write_none(defaults: Defaults) {
     const DENIED: &str = "42501";
-    // Roles are global to a cluster.
-    let postgres = Postgres::start().await;
-    let database = postgres.database("supabase").await;
-    database
-        .execute(
-            "create role anon nologin; create role authenticated nologin;
-             alter default privileges in schema public grant all on tables to anon, authenticated;
-             alter default privileges in schema public grant all on functions to anon, authenticated",
-        )
-        .await;
+    let (_cluster, database) = supabase_project(defaults).await;
     assert!(command(&database, &["migrate"]).status.success());
     let upstream = Upstream::start(ok).await;
     let url = database.url();
@@ -449,10 +486,244 @@ async fn through_supabases_api_users_read_their_own_rows_and_write_none() {
             }
         }
     }
-    assert!(allowed.is_empty(), "{allowed:#?}");
+    assert!(allowed.is_empty(), "{defaults:?}: {allowed:#?}");
     // The owner, the proxy's role, is not subject to it.
     assert_eq!(identity.client(&admin).get(QUERY).await.status, 200);
     assert_eq!(count(database, "device_key").await, "2");
+}
+
+/// What the roles of Supabase's API may do with a schema, its tables and functions.
+const RIGHTS: &str = "
+    with roles as (select oid, rolname::text as who from pg_roles
+                   where rolname in ('anon', 'authenticated', 'service_role')
+                   union all select 0::oid, 'public'),
+    tables as (select oid, relname, relacl from pg_class where relnamespace = '$schema'::regnamespace)
+    select who || ': ' || string_agg(lower(privilege_type), ', ' order by privilege_type) || ' on ' || relname
+        from tables, aclexplode(relacl) join roles on roles.oid = grantee group by who, relname
+    union all select who || ': ' || lower(privilege_type)
+            || ' (' || string_agg(attname, ', ' order by attnum) || ') on ' || relname
+        from tables join pg_attribute on attrelid = tables.oid,
+            aclexplode(attacl) join roles on roles.oid = grantee
+        group by who, privilege_type, relname
+    union all select who || ': ' || lower(privilege_type) || ' ' || proname || '()'
+        from pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner))) join roles on roles.oid = grantee
+        where pronamespace = '$schema'::regnamespace
+    union all select who || ': ' || lower(privilege_type) || ' of the schema'
+        from pg_namespace, aclexplode(nspacl) join roles on roles.oid = grantee where nspname = '$schema'";
+
+/// Whoever comes with a user's token.
+const OF_USERS: [&str; 19] = [
+    "select on organisation",
+    "update (device_silent_after) on organisation",
+    "select on membership",
+    "select (id, organisation_id, name, key_hint, scopes, expires_at, grace_seconds, revoked_at, \
+     last_used_at, created_at, created_by) on device_key",
+    "delete, select on alert_rule",
+    "insert (organisation_id, name, expr, for_duration, keep_firing_for, rule_group, \
+     evaluation_interval, labels, annotations, enabled) on alert_rule",
+    "update (name, expr, for_duration, keep_firing_for, rule_group, evaluation_interval, labels, \
+     annotations, enabled) on alert_rule",
+    "select on alert_rule_status",
+    "delete, select on notification_channel",
+    "insert (organisation_id, name, kind, settings, secrets, enabled, is_default) \
+     on notification_channel",
+    "update (name, kind, settings, secrets, enabled, is_default) on notification_channel",
+    "delete, select on notification_route",
+    "insert (organisation_id, channel_id, position, matchers, group_by, group_wait, \
+     group_interval, repeat_interval, mute_times, continue_matching, enabled) \
+     on notification_route",
+    "update (channel_id, position, matchers, group_by, group_wait, group_interval, \
+     repeat_interval, mute_times, continue_matching, enabled) on notification_route",
+    "select on notification_channel_status",
+    "select on notification_route_status",
+    "select on alert_event",
+    "execute mimir_tenant_proxy_user()",
+    "usage of the schema",
+];
+
+/// What an operator's backend writes, in an order in which it can.
+const WRITTEN_BY_BACKENDS: [&str; 8] = [
+    "organisation",
+    "membership",
+    "device_key",
+    "revocation",
+    "organisation_limit",
+    "alert_rule",
+    "notification_channel",
+    "notification_route",
+];
+const READ_BY_BACKENDS: [&str; 5] = [
+    "alert_rule_status",
+    "alert_rule_sync",
+    "notification_channel_status",
+    "notification_route_status",
+    "notification_sync",
+];
+
+// Where Supabase gives nothing, these are all rights that there are: whoever adds a table decides whose it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_roles_of_supabases_api_have_the_rights_that_they_need_and_no_others() {
+    let written =
+        WRITTEN_BY_BACKENDS.map(|table| format!("delete, insert, select, update on {table}"));
+    let read = READ_BY_BACKENDS.map(|table| format!("select on {table}"));
+    let others = [
+        "delete, select on alert_event",
+        "execute mimir_tenant_proxy_user()",
+        "usage of the schema",
+    ]
+    .map(str::to_owned);
+    let of_backends = written.into_iter().chain(read).chain(others);
+    let documented: BTreeSet<String> = of_backends
+        .map(|right| format!("service_role: {right}"))
+        .chain(OF_USERS.iter().map(|right| format!("authenticated: {right}")))
+        .collect();
+    for defaults in Defaults::ALL {
+        let (_cluster, database) = supabase_project(defaults).await;
+        for schema in ["public", "tenancy"] {
+            let env = [("MTP__DATABASE__SCHEMA", schema)];
+            assert!(command_with(&database, &env, &["migrate"]).status.success());
+            // What else there is comes from Supabase: whatever `service_role` has where it gives everything, and the
+            // use of `public`.
+            let is_ours = |right: &String| match defaults {
+                Defaults::Everything => {
+                    right.contains(" on ") && !right.starts_with("service_role")
+                }
+                Defaults::Nothing => schema != "public" || !right.ends_with(" of the schema"),
+            };
+            let rights = database.query(&RIGHTS.replace("$schema", schema)).await;
+            let rights: BTreeSet<String> =
+                rights.into_iter().flatten().flatten().filter(is_ours).collect();
+            let wanted: BTreeSet<String> =
+                documented.iter().filter(|right| is_ours(right)).cloned().collect();
+            let wrong: Vec<_> = rights.symmetric_difference(&wanted).collect();
+            assert!(wrong.is_empty(), "{defaults:?}, {schema}: {wrong:#?}");
+        }
+    }
+}
+
+// `service_role` bypasses row-level security, but no grants. Before, a project that gives nothing by default refused it
+// everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_with_the_secret_key_writes_rows_reads_statuses_and_sees_no_secrets() {
+    const DENIED: &str = "42501";
+    let user = Uuid::new_v4();
+    let of_user = json!({"sub": user.to_string()});
+    for (defaults, schema) in [
+        (Defaults::Everything, "public"),
+        (Defaults::Nothing, "public"),
+        (Defaults::Nothing, "tenancy"),
+    ] {
+        let (_cluster, database) = supabase_project(defaults).await;
+        let env = [("MTP__DATABASE__SCHEMA", schema)];
+        assert!(command_with(&database, &env, &["migrate"]).status.success());
+        let role = async |role: &str, sql: &str| {
+            let session = format!(
+                "set role {role}; set search_path to {schema}; set request.jwt.claims = '{of_user}'"
+            );
+            let answer = database.try_query(&session, sql).await;
+            answer.map(|rows| rows.into_iter().flatten().flatten().collect::<Vec<_>>())
+        };
+        let done = async |sql: &str| {
+            let rows = role("service_role", sql).await;
+            rows.unwrap_or_else(|refusal| panic!("{defaults:?}, {schema}: {sql}: {refusal:?}"))
+        };
+        for sql in [
+            "insert into organisation (id) values ('a') returning id",
+            &format!(
+                "insert into membership (user_id, organisation_id) values ('{user}', 'a') returning role"
+            ),
+            "insert into device_key (organisation_id, name, key_hash)
+             values ('a', 'hub', sha256('key')) returning name",
+            "insert into revocation (kind, value) values ('jti', 'x') returning kind",
+            "insert into organisation_limit (organisation_id, name, value)
+             values ('a', 'push_requests_per_second', '1000') returning name",
+            "insert into alert_rule (organisation_id, name, expr)
+             values ('a', 'Down', 'up == 0') returning name",
+            "insert into notification_channel (organisation_id, kind, secrets)
+             values ('a', 'webhook', '{\"url\": \"https://example.com/n33dle\"}') returning kind",
+            "insert into notification_route (organisation_id, channel_id)
+             select organisation_id, id from notification_channel returning position",
+        ] {
+            assert_eq!(done(sql).await.len(), 1, "{sql}");
+        }
+        for table in WRITTEN_BY_BACKENDS {
+            let sql = format!("update {table} set created_at = now() returning created_at");
+            assert_eq!(done(&sql).await.len(), 1, "{sql}");
+        }
+        // What the proxy writes.
+        let written = "
+            insert into alert_rule_status (rule_id, organisation_id, state)
+                values (gen_random_uuid(), 'a', 'live');
+            insert into alert_rule_sync (organisation_id, tenant_id) values ('a', 'a');
+            insert into notification_channel_status (channel_id, organisation_id, state)
+                values (gen_random_uuid(), 'a', 'live');
+            insert into notification_route_status (route_id, organisation_id, state)
+                values (gen_random_uuid(), 'a', 'live');
+            insert into notification_sync (organisation_id) values ('a');
+            insert into alert_event (organisation_id, kind, fingerprint, state, started_at)
+                values ('a', 'alert', 'x', 'firing', now())";
+        role("postgres", written).await.unwrap();
+        for table in READ_BY_BACKENDS {
+            let sql = format!("select organisation_id from {table}");
+            assert_eq!(done(&sql).await, ["a"], "{sql}");
+        }
+        // A member reads the same through policies that call a function of ours.
+        for sql in ["select name from alert_rule", "select organisation_id from alert_event"] {
+            assert_eq!(role("authenticated", sql).await.unwrap().len(), 1, "{defaults:?}: {sql}");
+        }
+        assert_eq!(done("delete from alert_event returning state").await, ["firing"]);
+        assert_eq!(done("select secrets ->> 'url' from notification_channel").await, ["<secret>"]);
+        for sql in [
+            "select secrets from notification_channel_secret",
+            "update notification_channel_secret set secrets = '{}'",
+            "delete from notification_channel_secret",
+            "truncate notification_channel_secret",
+        ] {
+            let refused = role("service_role", sql).await.unwrap_err();
+            assert_eq!(refused.code, DENIED, "{defaults:?}: {sql}: {}", refused.text);
+        }
+        for table in WRITTEN_BY_BACKENDS.iter().rev() {
+            let sql = format!("delete from {table} returning created_at");
+            assert_eq!(done(&sql).await.len(), 1, "{sql}");
+        }
+    }
+}
+
+// Whoever may make tables in a schema of another role may not grant its use. The rest is granted, and they are told.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_use_of_another_roles_schema_is_for_its_owner_to_grant() {
+    let (_cluster, database) = supabase_project(Defaults::Nothing).await;
+    let (_, url) = login(&database, "grant all on schema tenancy to $role").await;
+    let env = [("MTP__DATABASE__URL", url.as_str()), ("MTP__DATABASE__SCHEMA", "tenancy")];
+    let (code, told) = says(&command_with(&database, &env, &["migrate"]));
+    assert_eq!(code, Some(0), "{told}");
+    for role in ["authenticated", "service_role"] {
+        let warning = format!("the role {role} may not use the schema tenancy");
+        assert!(told.contains(&warning), "{told}");
+    }
+    let (session, insert) = (
+        "set role service_role",
+        "insert into tenancy.organisation (id) values ('a') returning id",
+    );
+    let refused = database.try_query(session, insert).await.unwrap_err();
+    assert!(refused.text.contains("permission denied for schema"), "{}", refused.text);
+    database.execute("grant usage on schema tenancy to service_role").await;
+    assert_eq!(database.try_query(session, insert).await.unwrap().len(), 1);
+}
+
+// Of another role PostgreSQL only warns that nothing was granted: the step would count as taken, and the owner would find
+// nothing to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_owner_takes_the_step_that_grants() {
+    let (_cluster, database) = supabase_project(Defaults::Nothing).await;
+    assert!(command(&database, &["migrate"]).status.success());
+    let rights = "grant all on all tables in schema public to $role;
+                  grant execute on all functions in schema public to $role";
+    let (role, _) = login(&database, rights).await;
+    let refused = database.try_query(&format!("set role {role}"), GRANTS).await.unwrap_err();
+    assert_eq!(refused.code, "42501", "{}", refused.text);
+    assert!(refused.text.contains("only the owner"), "{}", refused.text);
+    database.execute(GRANTS).await;
 }
 
 // A publication of another role is left as it is, and who runs `migrate` is told what to do.

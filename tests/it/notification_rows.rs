@@ -32,6 +32,17 @@ fn store_of(database: &Database, settings: &[(&str, &str)]) -> Store {
     Store::new(&config, tables).unwrap()
 }
 
+/// A table that refuses to lose more than 2,000 rows in one statement, whose time would grow with them.
+pub(crate) fn few_at_once(table: &str) -> String {
+    format!(
+        "create function few_of_{table}() returns trigger language plpgsql as \
+         'begin if (select count(*) from gone) > 2000 then raise ''too many at once''; end if; \
+          return null; end'; \
+         create trigger few_at_once after delete on {table} referencing old table as gone \
+             for each statement execute function few_of_{table}();"
+    )
+}
+
 fn organisation(name: &str) -> OrganisationId {
     OrganisationId::parse(name).unwrap()
 }
@@ -367,4 +378,52 @@ async fn every_change_of_a_row_is_announced_with_its_organisation() {
     store.announce_notification_channels(Some(organisation("a"))).await.unwrap();
     wait_until("it is announced", Duration::from_secs(5), async || changes.lock().contains(&a()))
         .await;
+}
+
+// An organisation that makes and deletes channels all day: all of its tombstones were read in each reconcile, and none
+// went before all of them could be deleted in one statement.
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_channels_an_organisation_deletes_it_is_read_and_forgotten_in_parts() {
+    let database = migrated().await;
+    let last = Uuid::from_u128(u128::MAX);
+    let tombstones = |kind: &str, count: u32, age: &str| {
+        format!(
+            "insert into notification_tombstone (kind, id, organisation_id, deleted_at) \
+             select '{kind}', lpad(to_hex(n), 32, '0')::uuid, 'a', now() - interval '{age}' \
+             from generate_series(1, {count}) as n;"
+        )
+    };
+    database
+        .execute(&format!(
+            "{} {} {} insert into notification_tombstone (kind, id, organisation_id, deleted_at)
+                 values ('route', '{last}', 'a', now()), ('route', '{last}', 'b', now() - interval '2 days');
+             insert into notification_route_status (route_id, organisation_id, state) values ('{last}', 'a', 'error')",
+            few_at_once("notification_tombstone"),
+            tombstones("channel", 10_000, "1 hour"),
+            tombstones("route", 9000, "2 days")
+        ))
+        .await;
+    let store = store_of(&database, &[]);
+    let forget = async |rows: NotificationRows| {
+        let (channels, routes) = (rows.channel_tombstones, rows.route_tombstones);
+        store.forget_notification_tombstones(organisation("a"), channels, routes).await.unwrap();
+    };
+    let rows = rows_of(&store, "a").await;
+    // What may be in Mimir is explained at once. If it had to wait for the others it would be held, and they with it.
+    assert_eq!(rows.route_tombstones.keys().collect::<Vec<_>>(), [&last]);
+    assert_eq!(rows.channel_tombstones.len(), 6000);
+    forget(rows).await;
+    // Old ones that were not read are carried out, too. Of the others nobody knows.
+    let rows = rows_of(&store, "a").await;
+    assert_eq!((rows.channel_tombstones.len(), rows.route_tombstones.len()), (4000, 0));
+    // All of them were read, so an old one has come since.
+    database.execute(&tombstones("route", 1, "2 days")).await;
+    forget(rows).await;
+    let rows = rows_of(&store, "a").await;
+    assert_eq!((rows.channel_tombstones.len(), rows.route_tombstones.len()), (0, 1));
+    assert_eq!(rows_of(&store, "b").await.route_tombstones.len(), 1);
+
+    database.execute(&tombstones("channel", 5000, "1 hour")).await;
+    store.forget_notification_sync(organisation("a")).await.unwrap();
+    assert_eq!(rows_of(&store, "a").await, NotificationRows::default());
 }

@@ -7,6 +7,7 @@ use harness::{Database, Postgres};
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::migrations::{Defaults, supabase_project};
 use crate::support::identity::command;
 
 const DENIED: &str = "42501";
@@ -26,18 +27,13 @@ struct Project {
     outsider: Uuid,
 }
 
+/// Where Supabase gives its roles nothing, as in every project from 30 October 2026.
 async fn project() -> Project {
-    // Roles belong to the cluster.
-    let cluster = Postgres::start().await;
-    let database = cluster.database("supabase").await;
-    database
-        .execute(
-            "create role anon nologin; create role authenticated nologin;
-             create role service_role nologin bypassrls; create publication supabase_realtime;
-             alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
-             alter default privileges in schema public grant all on functions to anon, authenticated, service_role;",
-        )
-        .await;
+    project_with(Defaults::Nothing).await
+}
+
+async fn project_with(defaults: Defaults) -> Project {
+    let (cluster, database) = supabase_project(defaults).await;
     assert!(command(&database, &["migrate"]).status.success());
     let [editor, viewer, outsider] = [(); 3].map(|()| Uuid::new_v4());
     database
@@ -159,9 +155,14 @@ async fn a_secret_is_written_kept_replaced_and_removed() {
 // Whoever may write a channel still cannot read its secrets: not by a statement, not by an error, not by
 // having them sent to a server of their own.
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::too_many_lines, reason = "a list of ways")]
 async fn no_way_brings_a_secret_back() {
-    let project = project().await;
+    for defaults in Defaults::ALL {
+        a_secret_stays_hidden(&project_with(defaults).await).await;
+    }
+}
+
+#[expect(clippy::too_many_lines, reason = "a list of ways")]
+async fn a_secret_stays_hidden(project: &Project) {
     let channel = project.channel().await;
     let other = "insert into notification_channel (organisation_id, kind, secrets)
                  values ('a', 'webhook', '{\"url\": \"hook-4713\"}') returning id";
@@ -280,7 +281,12 @@ async fn no_way_brings_a_secret_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn organisations_do_not_touch_each_others_channels_and_viewers_write_none() {
-    let project = project().await;
+    for defaults in Defaults::ALL {
+        channels_are_their_organisations(&project_with(defaults).await).await;
+    }
+}
+
+async fn channels_are_their_organisations(project: &Project) {
     let channel = project.channel().await;
     let route = format!(
         "insert into notification_route (organisation_id, channel_id) values ('a', '{channel}') returning id"

@@ -1,39 +1,21 @@
 //! Trigger functions that run as the owner of our tables: nobody else may use them, and whoever could gets
 //! nothing by it.
 
-use std::fmt::Write as _;
-
 use harness::{Database, Postgres};
 
+use crate::migrations::{Defaults, supabase_project};
 use crate::support::identity::command_with;
 
 const DENIED: &str = "42501";
-/// The roles of Supabase's API, and what every function that is made is granted to.
+/// The roles of Supabase's API.
 const CALLERS: [&str; 3] = ["anon", "authenticated", "service_role"];
 
 /// Functions that run as the owner and that a role of the API may execute.
 const MEANT_FOR_CALLERS: [&str; 0] = [];
 
 /// A database with Supabase's default privileges, and our tables in `schema`.
-async fn supabase(schema: &str) -> (Postgres, Database) {
-    // Roles belong to the cluster.
-    let cluster = Postgres::start().await;
-    let database = cluster.database("supabase").await;
-    let mut sql = String::from(
-        "create role anon nologin; create role authenticated nologin;
-         create role service_role nologin bypassrls; create schema if not exists tenancy;",
-    );
-    for role in CALLERS {
-        for in_schema in ["public", "tenancy"] {
-            let _ = write!(
-                sql,
-                "grant usage on schema {in_schema} to {role};
-                 alter default privileges in schema {in_schema} grant all on tables to {role};
-                 alter default privileges in schema {in_schema} grant all on functions to {role};"
-            );
-        }
-    }
-    database.execute(&sql).await;
+async fn supabase(schema: &str, defaults: Defaults) -> (Postgres, Database) {
+    let (cluster, database) = supabase_project(defaults).await;
     let migrated = command_with(&database, &[("MTP__DATABASE__SCHEMA", schema)], &["migrate"]);
     assert!(migrated.status.success(), "{migrated:?}");
     (cluster, database)
@@ -46,8 +28,11 @@ async fn texts(database: &Database, sql: &str) -> Vec<String> {
 // All of them, also those that a later migration adds.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_function_that_runs_as_the_owner_is_a_callers_to_execute() {
-    for schema in ["public", "tenancy"] {
-        let (_cluster, database) = supabase(schema).await;
+    let everywhere = Defaults::ALL
+        .into_iter()
+        .flat_map(|defaults| ["public", "tenancy"].map(|schema| (schema, defaults)));
+    for (schema, defaults) in everywhere {
+        let (_cluster, database) = supabase(schema, defaults).await;
         let ours = format!("pronamespace = '{schema}'::regnamespace and prosecdef");
         let all = texts(&database, &format!("select proname from pg_proc where {ours}")).await;
         assert!(all.len() >= 6, "{all:?}");
@@ -60,7 +45,7 @@ async fn no_function_that_runs_as_the_owner_is_a_callers_to_execute() {
             ),
         )
         .await;
-        assert_eq!(callable, MEANT_FOR_CALLERS, "{schema}");
+        assert_eq!(callable, MEANT_FOR_CALLERS, "{schema}, {defaults:?}");
         let public = texts(
             &database,
             &format!(
@@ -110,7 +95,13 @@ fn attack(function: &str, arguments: &str) -> String {
 // The attack: a table in the caller's temporary schema, and code in its trigger that ran as the owner.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trigger_of_ours_on_a_callers_table_runs_nothing() {
-    let (_cluster, database) = supabase("public").await;
+    for defaults in Defaults::ALL {
+        let (_cluster, database) = supabase("public", defaults).await;
+        our_triggers_run_nothing_on_a_callers_table(&database).await;
+    }
+}
+
+async fn our_triggers_run_nothing_on_a_callers_table(database: &Database) {
     database
         .execute(
             "insert into organisation (id) values ('a');
@@ -129,7 +120,7 @@ async fn a_trigger_of_ours_on_a_callers_table_runs_nothing() {
         ("mimir_tenant_proxy_bury_notification", "'channel', 'id', 'organisation_id'"),
     ];
     let all = texts(
-        &database,
+        database,
         "select proname from pg_proc where pronamespace = 'public'::regnamespace and prosecdef",
     )
     .await;
@@ -169,7 +160,7 @@ async fn a_trigger_of_ours_on_a_callers_table_runs_nothing() {
         let changed = database.try_query("set role service_role", change).await;
         assert_eq!(changed.map(|rows| rows.len()).map_err(|refusal| refusal.text), Ok(1));
         let events = "select organisation_id from alert_event order by 1";
-        assert_eq!(texts(&database, events).await, left, "{change}");
+        assert_eq!(texts(database, events).await, left, "{change}");
     }
 }
 
@@ -177,7 +168,7 @@ async fn a_trigger_of_ours_on_a_callers_table_runs_nothing() {
 // trigger takes the same characters for blank.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mask_with_white_space_around_it_keeps_the_secret() {
-    let (_cluster, database) = supabase("public").await;
+    let (_cluster, database) = supabase("public", Defaults::Everything).await;
     database
         .execute(
             "insert into organisation (id) values ('a');
@@ -215,30 +206,32 @@ async fn a_mask_with_white_space_around_it_keeps_the_secret() {
 // Whoever has no rights on other rows still cannot crowd others out.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_are_counted_in_another_schema_too() {
-    let (_cluster, database) = supabase("tenancy").await;
-    database.execute("insert into tenancy.organisation (id) values ('a')").await;
-    let session = "set role service_role";
-    for (sql, words) in [
-        (
-            "insert into tenancy.alert_rule (organisation_id, name, expr)
-             select 'a', 'r' || n, 'up' from generate_series(1, 5001) as n",
-            "5000 alert rules",
-        ),
-        (
-            "insert into tenancy.notification_channel (organisation_id, kind)
-             select 'a', 'webhook' from generate_series(1, 1001)",
-            "1000 notification channels",
-        ),
-    ] {
-        let refusal = database.try_query(session, sql).await.unwrap_err();
-        assert!(refusal.text.contains(words), "{}", refusal.text);
+    for defaults in Defaults::ALL {
+        let (_cluster, database) = supabase("tenancy", defaults).await;
+        database.execute("insert into tenancy.organisation (id) values ('a')").await;
+        let session = "set role service_role";
+        for (sql, words) in [
+            (
+                "insert into tenancy.alert_rule (organisation_id, name, expr)
+                 select 'a', 'r' || n, 'up' from generate_series(1, 5001) as n",
+                "5000 alert rules",
+            ),
+            (
+                "insert into tenancy.notification_channel (organisation_id, kind)
+                 select 'a', 'webhook' from generate_series(1, 1001)",
+                "1000 notification channels",
+            ),
+        ] {
+            let refusal = database.try_query(session, sql).await.unwrap_err();
+            assert!(refusal.text.contains(words), "{}", refusal.text);
+        }
     }
 }
 
 // Two transactions at the same time do not see each other's rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_transactions_at_the_same_time_are_counted_together() {
-    let (_cluster, database) = supabase("public").await;
+    let (_cluster, database) = supabase("public", Defaults::Everything).await;
     database.execute("insert into organisation (id) values ('a'), ('b')").await;
     for (insert, half, words) in [
         (
@@ -275,7 +268,7 @@ async fn rows_of_transactions_at_the_same_time_are_counted_together() {
 // failed, and had others fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_of_many_organisations_takes_few_locks() {
-    let (_cluster, database) = supabase("public").await;
+    let (_cluster, database) = supabase("public", Defaults::Everything).await;
     let client = database.client().await;
     client
         .batch_execute(

@@ -1,5 +1,6 @@
 //! Instances are found by names and in Consul.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,17 +12,65 @@ use harness::{
 use http::{Method, Response};
 use tempfile::TempDir;
 
+use crate::reload::edit;
 use crate::support::fake_mimir::FakeMimir;
 use crate::support::responses::full;
 use crate::support::single::QUERY;
 
-async fn proxy_asking(consul: &str, issuer: &Issuer, settings: &[(&str, &str)]) -> Proxy {
-    let options = ProxyOptions::new(&issuer.url(), "")
+fn asking(consul: &str, issuer: &Issuer) -> ProxyOptions {
+    ProxyOptions::new(&issuer.url(), "")
         .set("upstream.urls", "[]")
         .set("upstream.consul_url", &format!("{consul:?}"))
-        .set("upstream.consul_service", "\"mimir\"");
+        .set("upstream.consul_service", "\"mimir\"")
+}
+
+async fn proxy_asking(consul: &str, issuer: &Issuer, settings: &[(&str, &str)]) -> Proxy {
+    let options = asking(consul, issuer);
     let options = settings.iter().fold(options, |options, (key, value)| options.set(key, value));
     options.start().await
+}
+
+async fn instances(proxy: &Proxy) -> f64 {
+    proxy.metric("mimir_tenant_proxy_upstream_instances").await
+}
+
+const FAILURES: &str = "mimir_tenant_proxy_upstream_resolve_failures_total";
+
+/// `/etc/hosts` in a namespace of its own, which stands for the name server.
+struct Hosts {
+    directory: TempDir,
+}
+
+impl Hosts {
+    /// Has `mimir.internal` at these addresses.
+    fn with(addresses: &[&str]) -> Self {
+        let hosts = Self { directory: TempDir::with_prefix("hosts-").unwrap() };
+        hosts.point_to(addresses);
+        let script = format!(
+            "#!/bin/sh\nexec unshare --mount sh -c 'mount --bind {} /etc/hosts && exec \"$@\"' sh {} \"$@\"\n",
+            hosts.file().display(),
+            Proxy::binary().display()
+        );
+        let binary = hosts.binary();
+        std::fs::write(&binary, script).unwrap();
+        assert!(Command::new("chmod").arg("+x").arg(&binary).status().unwrap().success());
+        hosts
+    }
+
+    fn point_to(&self, addresses: &[&str]) {
+        let lines: Vec<String> =
+            addresses.iter().map(|address| format!("{address} mimir.internal\n")).collect();
+        std::fs::write(self.file(), lines.concat()).unwrap();
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.path().join("hosts")
+    }
+
+    /// The proxy in that namespace.
+    fn binary(&self) -> PathBuf {
+        self.directory.path().join("in-namespace")
+    }
 }
 
 async fn used(fake: &FakeMimir, client: &Client, about: &str) {
@@ -145,7 +194,7 @@ async fn instances_follow_a_real_consul() {
     used(&two, &client, "the second instance is used").await;
     consul.set_check("one", "critical").await;
     wait_until("one instance is left", Duration::from_secs(10), async || {
-        proxy.metric("mimir_tenant_proxy_upstream_instances").await == 1.0
+        instances(&proxy).await == 1.0
     })
     .await;
     let before = one.requests();
@@ -196,12 +245,15 @@ async fn a_real_consul_is_asked_by_https() {
     assert_eq!(one.requests() + two.requests(), before);
 }
 
+/// A host and a port, each as Consul lists it.
+type Listed = Arc<Mutex<Vec<(&'static str, u16)>>>;
+
 /// A stand-in for Consul that can fail on demand.
-async fn failing_consul() -> (Upstream, Arc<Mutex<Vec<u16>>>, Arc<Mutex<bool>>) {
-    let (ports, broken) = (Arc::new(Mutex::new(Vec::<u16>::new())), Arc::new(Mutex::new(false)));
-    let shared = (Arc::clone(&ports), Arc::clone(&broken));
+async fn failing_consul() -> (Upstream, Listed, Arc<Mutex<bool>>) {
+    let (listed, broken) = (Listed::default(), Arc::new(Mutex::new(false)));
+    let shared = (Arc::clone(&listed), Arc::clone(&broken));
     let upstream = Upstream::start(move |request: Received| {
-        let (ports, broken) = (Arc::clone(&shared.0), Arc::clone(&shared.1));
+        let (listed, broken) = (Arc::clone(&shared.0), Arc::clone(&shared.1));
         async move {
             if request.target.contains("index=") {
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -209,13 +261,13 @@ async fn failing_consul() -> (Upstream, Arc<Mutex<Vec<u16>>>, Arc<Mutex<bool>>) 
             if *broken.lock().unwrap() {
                 return Response::builder().status(500).body(full("No cluster leader")).unwrap();
             }
-            let entries: Vec<_> = ports
+            let entries: Vec<_> = listed
                 .lock()
                 .unwrap()
                 .iter()
-                .map(|port| {
+                .map(|(host, port)| {
                     serde_json::json!({
-                        "Node": { "Address": "127.0.0.1" },
+                        "Node": { "Address": host },
                         "Service": { "Address": "", "Port": port },
                     })
                 })
@@ -227,28 +279,28 @@ async fn failing_consul() -> (Upstream, Arc<Mutex<Vec<u16>>>, Arc<Mutex<bool>>) 
         }
     })
     .await;
-    (upstream, ports, broken)
+    (upstream, listed, broken)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn known_instances_are_kept_while_consul_is_unavailable() {
-    let (consul, ports, broken) = failing_consul().await;
+    let (consul, listed, broken) = failing_consul().await;
     let (issuer, one, two) =
         (Issuer::start().await, FakeMimir::start().await, FakeMimir::start().await);
-    *ports.lock().unwrap() = vec![one.address().port()];
+    let [first, second] = [&one, &two].map(|fake| ("127.0.0.1", fake.address().port()));
+    *listed.lock().unwrap() = vec![first];
     let proxy = proxy_asking(&consul.url(), &issuer, &[]).await;
     let client = proxy.client().bearer(&issuer.user_of(ORG_A));
     assert_eq!(client.get(QUERY).await.status, 200);
     *broken.lock().unwrap() = true;
-    let failures = "mimir_tenant_proxy_upstream_resolve_failures_total";
     wait_until("it is noticed", Duration::from_secs(5), async || {
-        proxy.metric(failures).await >= 1.0
+        proxy.metric(FAILURES).await >= 1.0
     })
     .await;
     for _ in 0..10 {
         assert_eq!(client.get(QUERY).await.status, 200);
     }
-    *ports.lock().unwrap() = vec![one.address().port(), two.address().port()];
+    *listed.lock().unwrap() = vec![first, second];
     *broken.lock().unwrap() = false;
     used(&two, &client, "the new instance is used").await;
     let heads = consul.heads();
@@ -256,39 +308,63 @@ async fn known_instances_are_kept_while_consul_is_unavailable() {
     assert!(heads.len() < 200, "{} questions", heads.len());
 }
 
-// The addresses of a name change, as when machines come and go; /etc/hosts in a namespace of its
-// own stands for the name server.
+// A reload of something else begins to follow the catalogue anew, with a reading. A name server that is away at that
+// moment takes no instance out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_in_consul_that_fails_keeps_its_instance_over_a_reload() {
+    let hosts = Hosts::with(&["127.0.0.1"]);
+    let (consul, listed, _) = failing_consul().await;
+    let (issuer, one, two) =
+        (Issuer::start().await, FakeMimir::start().await, FakeMimir::start().await);
+    *listed.lock().unwrap() =
+        vec![("127.0.0.1", one.address().port()), ("mimir.internal", two.address().port())];
+    let proxy = asking(&consul.url(), &issuer)
+        .set("reload.watch_interval", "\"0s\"")
+        .set("upstream.resolve_interval", "\"1s\"")
+        .binary(&hosts.binary())
+        .start()
+        .await;
+    let client = proxy.client().bearer(&issuer.user_of(ORG_A));
+    assert_eq!(instances(&proxy).await, 2.0);
+    let fails_again = async |about: &str| {
+        let before = proxy.metric(FAILURES).await;
+        // One may have been read before. Where a name server is asked and does not answer, each takes 5 s.
+        wait_until(about, Duration::from_secs(60), async || {
+            proxy.metric(FAILURES).await >= before + 3.0
+        })
+        .await;
+    };
+    hosts.point_to(&[]);
+    fails_again("the name is not resolved").await;
+    assert_eq!(instances(&proxy).await, 2.0);
+    edit(&proxy.config, &[("upstream.resolve_interval", "\"2s\"")]);
+    proxy.process.signal("HUP");
+    wait_until("it is used", Duration::from_secs(15), async || {
+        proxy.process.log().contains("\"keys\":\"upstream.resolve_interval\"")
+    })
+    .await;
+    fails_again("the name is still not resolved").await;
+    assert_eq!(instances(&proxy).await, 2.0);
+    used(&two, &client, "the instance behind the name is used").await;
+}
+
+// The addresses of a name change, as when machines come and go.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_changes_its_addresses_is_followed() {
-    let directory = TempDir::with_prefix("hosts-").unwrap();
-    let hosts = directory.path().join("hosts");
-    let point_to = |addresses: &[&str]| {
-        let lines: Vec<String> =
-            addresses.iter().map(|address| format!("{address} mimir.internal\n")).collect();
-        std::fs::write(&hosts, lines.concat()).unwrap();
-    };
-    point_to(&["127.0.0.1"]);
-    let binary = directory.path().join("in-namespace");
-    let script = format!(
-        "#!/bin/sh\nexec unshare --mount sh -c 'mount --bind {} /etc/hosts && exec \"$@\"' sh {} \"$@\"\n",
-        hosts.display(),
-        Proxy::binary().display()
-    );
-    std::fs::write(&binary, script).unwrap();
-    assert!(Command::new("chmod").arg("+x").arg(&binary).status().unwrap().success());
+    let hosts = Hosts::with(&["127.0.0.1"]);
     let issuer = Issuer::start().await;
     let mut fake = FakeMimir::start().await;
     fake.listen_everywhere().await;
     let port = fake.address().port();
     let proxy = ProxyOptions::new(&issuer.url(), &format!("http://mimir.internal:{port}"))
         .set("upstream.resolve_interval", "\"200ms\"")
-        .binary(&binary)
+        .binary(&hosts.binary())
         .start()
         .await;
     let client = proxy.client().bearer(&issuer.user_of(ORG_A));
-    let instances = async || proxy.metric("mimir_tenant_proxy_upstream_instances").await;
+    let instances = async || instances(&proxy).await;
     assert_eq!((client.get(QUERY).await.status.as_u16(), instances().await), (200, 1.0));
-    point_to(&["127.0.0.2", "127.0.0.3", "::1"]);
+    hosts.point_to(&["127.0.0.2", "127.0.0.3", "::1"]);
     wait_until("all three are found", Duration::from_secs(5), async || instances().await == 3.0)
         .await;
     let seen =
@@ -299,10 +375,10 @@ async fn a_name_that_changes_its_addresses_is_followed() {
     })
     .await;
     // A name without addresses is ignored.
-    point_to(&[]);
+    hosts.point_to(&[]);
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!((client.get(QUERY).await.status.as_u16(), instances().await), (200, 3.0));
-    point_to(&["127.0.0.1"]);
+    hosts.point_to(&["127.0.0.1"]);
     wait_until("the old ones are gone", Duration::from_secs(5), async || instances().await == 1.0)
         .await;
     assert_eq!(client.get(QUERY).await.status, 200);

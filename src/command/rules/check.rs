@@ -7,12 +7,13 @@ use serde_json::json;
 
 use super::file::{self, FileRow};
 use super::{
-    EXIT_UNAVAILABLE, MOST_UNANSWERED, Outcome, Said, no_such, organisation, store, unavailable,
+    EXIT_UNAVAILABLE, MOST_UNANSWERED, Outcome, Said, database_failed, no_such, organisation,
+    store, unavailable,
 };
 use crate::config::RulesCommandConfig;
 use crate::mimir::ruler::{RulerClient, RulerError};
 use crate::rules::{Parsed, RuleDefaults, excess_reason, expression_fault, parse, promql_warning};
-use crate::store::{Excess, Store};
+use crate::store::{Excess, Store, StoreError};
 use crate::tenancy::OrganisationId;
 
 /// Check the rules of a file or of the database.
@@ -69,7 +70,7 @@ pub(super) async fn check(config: &RulesCommandConfig, args: Check) -> Outcome {
         match of_database(&store(config)?, only.clone()).await {
             Ok(Some(rows)) => file::Read { rows, faults: Vec::new() },
             Ok(None) => return Err(only.as_ref().map_or_else(String::new, no_such)),
-            Err(problem) => return Ok(unavailable(problem)),
+            Err(error) => return database_failed(&error),
         }
     };
     let client = if config.rules.urls.is_empty() { None } else { Some(client(config)?) };
@@ -213,17 +214,16 @@ fn of_file(path: &Path, only: Option<&OrganisationId>) -> Result<file::Read, Str
 async fn of_database(
     store: &Store,
     only: Option<OrganisationId>,
-) -> Result<Option<Vec<FileRow>>, String> {
-    let read = |error: crate::store::StoreError| error.to_string();
+) -> Result<Option<Vec<FileRow>>, StoreError> {
     let is_one = only.is_some();
     let mut organisations: Vec<OrganisationId> = match only {
         Some(one) => vec![one],
-        None => store.organisations().await.map_err(read)?.into_iter().collect(),
+        None => store.organisations().await?.into_iter().collect(),
     };
     organisations.sort();
     let mut rows = Vec::new();
     for batch in organisations.chunks(BATCH) {
-        let mut snapshot = store.alert_rules_of(batch.to_vec()).await.map_err(read)?;
+        let mut snapshot = store.alert_rules_of(batch.to_vec()).await?;
         if is_one && snapshot.existing.is_empty() {
             return Ok(None);
         }

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Of, Outcome, no_such, organisation, reconciler, unavailable};
+use super::{Of, Outcome, database_failed, no_such, organisation, reconciler};
 use crate::command::comparison::Comparison;
 use crate::config::RulesCommandConfig;
 use crate::labels::RuleState;
@@ -23,7 +23,7 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
         Some(one) => vec![one],
         None => match reconciler.store().organisations().await {
             Ok(all) => all.into_iter().collect(),
-            Err(error) => return Ok(unavailable(error)),
+            Err(error) => return database_failed(&error),
         },
     };
     organisations.sort();
@@ -41,13 +41,13 @@ pub(super) async fn diff(config: &RulesCommandConfig, args: Diff) -> Outcome {
                 comparison.note(&organisation, error);
                 continue;
             }
-            Err(error) => {
-                let is_databases = matches!(error, PreviewError::Store(_));
-                match comparison.unanswered(&organisation, error, is_databases) {
-                    Ok(()) => continue,
-                    Err(said) => return Ok(said),
-                }
+            Err(PreviewError::Store(error)) => {
+                return comparison.database_failed(&organisation, &error);
             }
+            Err(error) => match comparison.unanswered(&organisation, error) {
+                Ok(()) => continue,
+                Err(said) => return Ok(said),
+            },
         };
         comparison.answered(preview.is_in_sync());
         let is_failing = |rule: &&NotEvaluated| rule.state == RuleState::Failing;

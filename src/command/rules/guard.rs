@@ -7,7 +7,9 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::sync::{BY, said, sync_finished};
-use super::{EXIT_UNAVAILABLE, Of, Outcome, Said, no_such, organisation, reconciler, unavailable};
+use super::{
+    EXIT_UNAVAILABLE, Of, Outcome, Said, database_failed, no_such, organisation, reconciler,
+};
 use crate::config::RulesCommandConfig;
 use crate::rules::{OutcomeKind, Reconciler, SyncOutcome, confirmation_text};
 use crate::store::{Confirmed, GuardHeld, GuardRow, StoreError};
@@ -44,12 +46,12 @@ pub(super) async fn guard(config: &RulesCommandConfig, guard: Guard) -> Outcome 
                 match reconciler.store().existing_organisations(vec![one.clone()]).await {
                     Ok(existing) if existing.contains(one) => {}
                     Ok(_) => return Err(no_such(one)),
-                    Err(error) => return Ok(unavailable(error)),
+                    Err(error) => return database_failed(&error),
                 }
             }
             match waiting(&reconciler, only.as_ref()).await {
                 Ok(waiting) => Ok(list(&waiting, of.json)),
-                Err(error) => Ok(unavailable(error)),
+                Err(error) => database_failed(&error),
             }
         }
         Guard::Confirm(args) => confirm(&reconciler, args).await,
@@ -157,19 +159,19 @@ async fn confirm(reconciler: &Arc<Reconciler>, args: Confirm) -> Outcome {
         }
     };
     match reconciler.store().confirm_guard(organisation.clone(), id.clone(), BY.to_owned()).await {
-        Ok(Confirmed::Noted) => Ok(match sync_finished(reconciler, organisation).await {
+        Ok(Confirmed::Noted) => match sync_finished(reconciler, organisation).await {
             Ok(done) => {
                 let outcome = SyncOutcome::from_json(&done.outcome).unwrap_or_default();
                 let exit_code = exit_code(&outcome);
-                Said { exit_code, ..said(&done, of.json) }
+                Ok(Said { exit_code, ..said(&done, of.json) })
             }
             Err(failed) => failed,
-        }),
+        },
         Ok(stale) => {
             let note = Some(confirmation_text(&id, &stale));
             Ok(Said { answer: String::new(), note, exit_code: 1 })
         }
-        Err(error) => Ok(unavailable(error)),
+        Err(error) => database_failed(&error),
     }
 }
 
@@ -181,7 +183,7 @@ async fn find(
     named: Option<&OrganisationId>,
 ) -> Result<Vec<GuardRow>, Outcome> {
     let store = reconciler.store();
-    let failed = |error: StoreError| Ok(unavailable(error));
+    let failed = |error: StoreError| database_failed(&error);
     let rows = store.guard_rows(id.to_owned(), named.cloned()).await.map_err(failed)?;
     let Some(one) = named.filter(|_| rows.is_empty()) else { return Ok(rows) };
     if let Some(other) = store.guard_rows(id.to_owned(), None).await.map_err(failed)?.first() {
@@ -195,7 +197,7 @@ async fn find(
     if !store.existing_organisations(vec![one.clone()]).await.map_err(failed)?.contains(one) {
         return Err(Err(no_such(one)));
     }
-    sync_finished(reconciler, Some(one.clone())).await.map_err(Ok)?;
+    sync_finished(reconciler, Some(one.clone())).await?;
     store.guard_rows(id.to_owned(), named.cloned()).await.map_err(failed)
 }
 

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Of, Outcome, Said, no_such, organisation, reconciler, unavailable};
+use super::{Of, Outcome, Said, database_failed, no_such, organisation, reconciler, unavailable};
 use crate::clock::Clock;
 use crate::config::RulesCommandConfig;
 use crate::election::LeaderTask;
@@ -33,40 +33,28 @@ pub(super) async fn sync(config: &RulesCommandConfig, of: Of) -> Outcome {
         match reconciler.store().alert_rules_of(vec![one.clone()]).await {
             Ok(snapshot) if snapshot.existing.contains(one) => {}
             Ok(_) => return Err(no_such(one)),
-            Err(error) => return Ok(unavailable(error)),
+            Err(error) => return database_failed(&error),
         }
     }
-    Ok(sync_now(&reconciler, organisation, of.json).await)
-}
-
-async fn sync_now(
-    reconciler: &Arc<Reconciler>,
-    organisation: Option<OrganisationId>,
-    as_json: bool,
-) -> Said {
-    sync_finished(reconciler, organisation)
-        .await
-        .map_or_else(|failed| failed, |done| said(&done, as_json))
+    match sync_finished(&reconciler, organisation).await {
+        Ok(done) => Ok(said(&done, of.json)),
+        Err(failed) => failed,
+    }
 }
 
 /// Requests a sync and follows it to its end.
 pub(super) async fn sync_finished(
     reconciler: &Arc<Reconciler>,
     organisation: Option<OrganisationId>,
-) -> Result<SyncRequest, Said> {
+) -> Result<SyncRequest, Outcome> {
     let requested_by = BY.to_owned();
     let request = NewSyncRequest { organisation, requested_by };
-    let id = match reconciler.store().request_sync(request).await {
-        Ok(id) => id,
-        Err(error) => return Err(unavailable(error)),
-    };
-    match lead_meanwhile(reconciler, Vec::new(), follow(reconciler, id)).await {
-        Ok(Some(request)) => Ok(request),
-        Ok(None) => {
-            Err(unavailable("the sync makes no progress: another copy leads and does not do it"))
-        }
-        Err(error) => Err(unavailable(error)),
-    }
+    let failed = |error: StoreError| database_failed(&error);
+    let id = reconciler.store().request_sync(request).await.map_err(failed)?;
+    let done = lead_meanwhile(reconciler, Vec::new(), follow(reconciler, id)).await;
+    done.map_err(failed)?.ok_or_else(|| {
+        Ok(unavailable("the sync makes no progress: another copy leads and does not do it"))
+    })
 }
 
 /// Does some work, and leads meanwhile if no copy of the proxy does.

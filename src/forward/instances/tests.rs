@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::config::{Config, Environment, UpstreamConfig};
 use crate::forward::evidence::Requester;
 use crate::forward::health::Probed;
 use crate::labels::InstanceFault;
@@ -21,11 +22,18 @@ pub(in crate::forward) fn instances(probes: bool) -> Instances {
     Instances::new(config, Arc::new(Metrics::register()))
 }
 
+/// With `http://127.0.0.1` and all defaults.
+pub(in crate::forward) fn upstream_config() -> UpstreamConfig {
+    let text = "[auth]\nissuer = \"https://ref.supabase.co/auth/v1\"\n\
+                [upstream]\nurls = [\"http://127.0.0.1\"]";
+    Config::read(text, &Environment::default()).unwrap().upstream
+}
+
 fn at(last: u8) -> (SocketAddr, HeaderValue) {
     (SocketAddr::from(([127, 0, 0, last], 1)), HeaderValue::from_static("mimir:1"))
 }
 
-fn requester(organisation: &str) -> Requester {
+pub(in crate::forward) fn requester(organisation: &str) -> Requester {
     Requester::of(&[OrganisationId::parse(organisation).unwrap()])
 }
 
@@ -54,7 +62,8 @@ fn sources_that_were_replaced_publish_nothing_any_more() {
     let instances = instances(false);
     instances.publish(0, 0, vec![at(1), at(2)]);
     let removed = Arc::clone(&instances.current()[0]);
-    let generation = instances.replace([(0, vec![at(2)]), (1, vec![at(3)])].into());
+    let by_source = [(0, vec![at(2)]), (1, vec![at(3)])].into();
+    let generation = instances.replace(by_source, Names::default(), true);
     assert_eq!(addresses(&instances), [at(2).0, at(3).0]);
     assert!(removed.is_gone() && !instances.current()[0].is_gone());
     instances.publish(0, 0, vec![at(1)]);
@@ -87,6 +96,20 @@ fn an_instance_keeps_its_state_while_others_change() {
     instances.publish(0, 0, vec![at(1), at(4)]);
     let ejected: Vec<_> = instances.states().into_iter().map(|state| state.ejected).collect();
     assert_eq!(ejected, [Some("timeout"), None]);
+}
+
+// Several Mimirs may be behind one address, which a balancer tells apart by name.
+#[test]
+fn an_instance_with_another_name_is_another_one() {
+    let instances = instances(false);
+    let named = |name| (at(1).0, HeaderValue::from_static(name));
+    instances.publish(0, 0, vec![named("mimir-old:1"), at(2)]);
+    let before = instances.current();
+    instances.publish(0, 0, vec![named("mimir-new:1"), at(2)]);
+    let now = instances.current();
+    assert!(before[0].is_gone() && !now[0].is_gone());
+    assert_ne!(before[0].id, now[0].id);
+    assert!(Arc::ptr_eq(&before[1], &now[1]) && !now[1].is_gone());
 }
 
 #[test]

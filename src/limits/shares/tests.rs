@@ -219,6 +219,43 @@ async fn only_so_many_wait() {
     assert_eq!(waited.iter().filter(|waited| waited.is_zero()).count(), 36, "{waited:?}");
 }
 
+// Seen: organisations that held their shares filled the places to wait in, and every other one was refused although
+// slots were free.
+#[tokio::test(start_paused = true)]
+async fn organisations_that_want_more_than_their_share_leave_others_a_place() {
+    let shares = shares(100, 33);
+    let greedy: Vec<Holders> = (0..5).map(|_| organisation()).collect();
+    let _held: Vec<Share> = greedy.iter().flat_map(|one| fill(&shares, one)).collect();
+    assert!(shares.taken() < 100);
+    let deadline = Instant::now() + 10 * MS;
+    let mut floods = Vec::new();
+    for one in greedy.iter().cycle().take(500) {
+        let mut flood = Box::pin(shares.enter(one.clone(), Priority::Write, deadline));
+        if let std::task::Poll::Ready(refused) = futures_util::poll!(&mut flood) {
+            assert_eq!(refused.err(), Some(NoShare::Own));
+        } else {
+            floods.push(flood);
+        }
+    }
+    assert!((80..100).contains(&waiting(&shares)), "{}", waiting(&shares));
+    let began = Instant::now();
+    let newcomer = shares.enter(organisation(), Priority::Read, deadline).await;
+    assert!(newcomer.is_ok());
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    // Nor does one alone take all places.
+    drop(floods);
+    let floods = (0..500).map(|_| shares.enter(greedy[0].clone(), Priority::List, deadline));
+    let mut floods: Vec<_> = floods.map(Box::pin).collect();
+    for flood in &mut floods {
+        let _ = futures_util::poll!(flood);
+    }
+    assert_eq!(waiting(&shares), 50);
+    // Its lists hold up no write of its own.
+    let mut write = Box::pin(shares.enter(greedy[0].clone(), Priority::Write, deadline));
+    assert!(futures_util::poll!(&mut write).is_pending());
+    assert_eq!(waiting(&shares), 51);
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Enter(usize),

@@ -1,7 +1,7 @@
 //! From what the rulers say to the status of each rule. Pure.
 //!
-//! Times of evaluations are compared with the time at which Mimir answered, by its own clock. Waits are measured
-//! by ours.
+//! Times of evaluations are compared with the time at which Mimir answered, by its own clock: none was later. Waits
+//! are measured by ours.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(crate) struct SeenRule {
     /// The digest of what is shown.
     pub(crate) shown: String,
     pub(crate) version: Version,
-    /// With `alertname`.
+    /// Those that each alert has with this value, `alertname` included. An empty one it does not have.
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) health: RuleHealth,
     pub(crate) last_error: String,
@@ -92,7 +92,7 @@ pub(crate) fn judge(
             continue;
         };
         let remembered = memory.rules.entry(*rule).or_default();
-        remembered.begin(status, &hash);
+        remembered.begin(status, &hash, seen.at);
         let loaded = seen.rules.get(rule).map_or(&[][..], Vec::as_slice);
         let judge = Judge { status, remembered, seen, now };
         let (verdict, notifies) = judge.of(&hash, loaded, reach);
@@ -105,8 +105,10 @@ pub(crate) fn judge(
         }
         judged.is_waiting |= state == RuleState::Stored || is_late_to_load;
         let is_same = (state, reason.as_str()) == (status.state, status.reason.as_str());
-        let is_fresh =
-            |at: OffsetDateTime| remembered.evaluated_at.is_none_or(|exact| exact - at < REFRESH);
+        // A later time was written while a clock was ahead.
+        let is_fresh = |at: OffsetDateTime| {
+            remembered.evaluated_at.is_none_or(|exact| at <= exact && exact - at < REFRESH)
+        };
         if !is_same || !status.evaluated_at.is_some_and(is_fresh) {
             status.evaluated_at = remembered.evaluated_at.map(whole_seconds);
         }
@@ -149,15 +151,28 @@ struct Verdict {
 }
 
 impl Remembered {
-    /// What was remembered of another version counts no more.
-    fn begin(&mut self, status: &RuleStatus, hash: &str) {
+    /// What was remembered of another version counts no more. `at` is the present time, by Mimir's clock: what was
+    /// evaluated was so by then, whatever the clock was before.
+    fn begin(&mut self, status: &RuleStatus, hash: &str, at: OffsetDateTime) {
         if self.known.as_ref().is_some_and(|known| known.hash != hash) {
-            (self.known, self.evaluated_at) = (None, None);
+            (self.known, self.evaluated_at, self.ahead) = (None, None, None);
         }
         if self.waiting.as_ref().is_some_and(|(waiting, _)| waiting != hash) {
             (self.waiting, self.written_again) = (None, None);
         }
-        self.evaluated_at = self.evaluated_at.max(status.evaluated_at);
+        let known = self.evaluated_at.max(status.evaluated_at);
+        self.evaluated_at = known.map(|known| known.min(at));
+    }
+
+    /// A ruler names the time of its last evaluation. If its clock is ahead, that was just now. It counts once,
+    /// however often it is shown: otherwise a rule that is not evaluated any more would be live until that time.
+    fn note_evaluation(&mut self, last: Option<OffsetDateTime>, at: OffsetDateTime) {
+        let ahead = last.filter(|last| *last > at);
+        let is_known = ahead.is_some() && ahead == self.ahead;
+        self.ahead = ahead;
+        if !is_known {
+            self.evaluated_at = self.evaluated_at.max(last.map(|last| last.min(at)));
+        }
     }
 }
 
@@ -184,7 +199,7 @@ impl Judge<'_> {
         self.remembered.interval = rule.interval;
         let shown = rule.shown.clone();
         self.remembered.known = Some(KnownVersion { hash: hash.to_owned(), shown });
-        self.remembered.evaluated_at = self.remembered.evaluated_at.max(rule.last_evaluation);
+        self.remembered.note_evaluation(rule.last_evaluation, self.seen.at);
         let notifies = reach(&rule.labels);
         (self.loaded(hash, rule, notifies), notifies)
     }

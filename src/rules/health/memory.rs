@@ -27,6 +27,8 @@ pub(super) struct Remembered {
     pub(super) known: Option<KnownVersion>,
     /// The last evaluation of this version, exactly; the status may be behind.
     pub(super) evaluated_at: Option<OffsetDateTime>,
+    /// The last evaluation as it was shown last, if that was a time still to come.
+    pub(super) ahead: Option<OffsetDateTime>,
     /// Since when Mimir has this version and has not loaded it, and which version that is.
     pub(super) waiting: Option<(String, Instant)>,
     /// When its group was last written again because of that.

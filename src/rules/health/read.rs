@@ -12,6 +12,7 @@ use super::memory::Memory;
 use super::version::{Same, is_version, shown};
 use crate::mimir::ruler::{EvaluatedGroup, EvaluatedRule, Evaluation, PromDuration, RulerError};
 use crate::rules::spec::alert_rule::{AlertRule, row_of};
+use crate::rules::spec::template::has_action;
 use crate::rules::status::statuses::RuleStatuses;
 use crate::store::StoreError;
 
@@ -97,6 +98,9 @@ pub(crate) async fn read(
             };
             let EvaluatedRule { rule, health, last_error, last_evaluation } = evaluated;
             let mut labels: BTreeMap<String, String> = rule.labels;
+            // Mimir shows a template as it was written, and what it becomes only an alert can tell.
+            labels.retain(|_, value| !has_action(value));
+            // The name is none.
             labels.insert("alertname".to_owned(), rule.alert);
             let seen = SeenRule {
                 interval,

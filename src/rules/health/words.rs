@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::mimir::ruler::PromDuration;
-use crate::rules::status::outcome::shortened;
+use crate::store::shortened;
 
 pub(crate) const EARLIER_VERSION: &str =
     "Mimir has the rule and still evaluates the version before the last change";
@@ -40,18 +40,17 @@ pub(crate) fn loaded_only(interval: PromDuration) -> String {
 pub(crate) fn failed(error: &str) -> String {
     let error = error.trim();
     if error.contains("same labelset after applying alert labels") {
-        return format!(
+        return shortened(&format!(
             "two results of the expression are the same alert: the rule's labels replace those by which they \
-             differ. Rename such a label, or aggregate the expression ({})",
-            shortened(error)
-        );
+             differ. Rename such a label, or aggregate the expression ({error})"
+        ));
     }
     if is_of_the_inside(error) {
         return "the last evaluation failed because Mimir was overloaded or a part of it unavailable; it is \
                 evaluated again automatically"
             .to_owned();
     }
-    format!("the last evaluation failed: {}", shortened(error))
+    shortened(&format!("the last evaluation failed: {error}"))
 }
 
 /// Members of an organisation are told nothing about the inside of the system, such as addresses.

@@ -20,11 +20,22 @@ use crate::tenancy::OrganisationId;
 pub(crate) struct Loss {
     pub(crate) removal: Removal,
     pub(crate) vanishing: Vanishing,
+    /// The organisation is gone, and its rules are deleted without its own guard.
+    is_purge: bool,
 }
 
 impl From<Vanishing> for Loss {
     fn from(vanishing: Vanishing) -> Self {
-        Self { removal: vanishing.removal(), vanishing }
+        Self { removal: vanishing.removal(), vanishing, is_purge: false }
+    }
+}
+
+impl Loss {
+    /// All `live` rules of an organisation that is gone.
+    pub(crate) fn purge(live: usize, is_explained: bool) -> Self {
+        let explained = if is_explained { live } else { 0 };
+        let removal = Removal { observed: live, remaining: 0, explained, missing: 0 };
+        Self { removal, vanishing: Vanishing::everything(), is_purge: true }
     }
 }
 
@@ -115,23 +126,40 @@ pub(crate) fn judge_all(
         })
         .collect();
     // Confirmed deletions count as done.
-    let removals: Vec<Removal> = losses
-        .iter()
-        .map(|(organisation, loss)| {
-            let removal = loss.removal;
-            if open.contains_key(organisation) {
-                return removal;
-            }
-            let left = removal.remaining;
-            Removal { observed: left, remaining: left, explained: 0, missing: 0 }
-        })
-        .chain([window.removal()])
-        .collect();
-    let verdict = match judge_overall(&removals, config) {
+    let counted = |organisation: &OrganisationId, loss: &Loss| {
+        let removal = loss.removal;
+        if open.contains_key(organisation) {
+            return removal;
+        }
+        let left = removal.remaining;
+        Removal { observed: left, remaining: left, explained: 0, missing: 0 }
+    };
+    type IsMeant<'a> = &'a dyn Fn(&OrganisationId, &Loss, &Removal) -> bool;
+    let removals = |is_meant: IsMeant<'_>| -> Vec<Removal> {
+        losses
+            .iter()
+            .map(|(organisation, loss)| (organisation, loss, counted(organisation, loss)))
+            .filter(|(organisation, loss, removal)| is_meant(organisation, loss, removal))
+            .map(|(_, _, removal)| removal)
+            .chain([window.removal()])
+            .collect()
+    };
+    // One organisation that is deleted is an everyday change, however many rules it has, but no remainder of a purge
+    // that was held.
+    let has_rules = |loss: &&&Loss| loss.is_purge && loss.removal.observed > 0;
+    let are_purged_together = open.values().filter(has_rules).count() > 1;
+    let is_judged_here = |organisation: &OrganisationId, loss: &Loss| {
+        let was_held =
+            || held_before.get(organisation).is_some_and(|keys| loss.vanishing.meets(keys));
+        loss.is_purge && (are_purged_together || was_held())
+    };
+    let verdict = match judge_overall(&removals(&|_, _, _| true), config) {
         Verdict::Hold(HoldReason::Overall { .. }) => {
-            // What a tenant's own guard holds is held anyway. It must not hold the others too.
-            let passing = removals.into_iter().filter(|one| judge(one, config) == Verdict::Pass);
-            let passing: Vec<Removal> = passing.chain([window.removal()]).collect();
+            // What a tenant's own guard holds is held anyway. It must not hold the others too. No guard but this
+            // one holds a purge.
+            let passing = removals(&|organisation, loss, removal| {
+                is_judged_here(organisation, loss) || judge(removal, config) == Verdict::Pass
+            });
             judge_overall(&passing, config)
         }
         verdict => verdict,

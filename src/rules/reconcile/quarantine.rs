@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::rules::spec::alert_rule::AlertRule;
-use crate::rules::status::outcome::shortened;
+use crate::store::shortened;
 
 /// By the hash of the rule, so that an edited rule is a new one.
 #[derive(Debug, Default)]

@@ -29,7 +29,6 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::config::GuardConfig;
-use crate::rules::plan::guard::Removal;
 use crate::rules::plan::overall::{DeletionWindow, Loss, RuleKeys, judge_all};
 use crate::rules::plan::vanishing::Vanishing;
 use crate::rules::reconcile::{Mode, Watch};
@@ -403,10 +402,7 @@ impl FullResync {
         let gone: Vec<(OrganisationId, usize)> =
             gone.into_iter().filter(|(organisation, _)| !listed.contains(organisation)).collect();
         for (organisation, live) in &gone {
-            let explained = if is_empty { 0 } else { *live };
-            let removal = Removal { observed: *live, remaining: 0, explained, missing: 0 };
-            let loss = Loss { removal, vanishing: Vanishing::everything() };
-            run.losses.insert(organisation.clone(), loss);
+            run.losses.insert(organisation.clone(), Loss::purge(*live, !is_empty));
         }
 
         let judged = judge_all(&run.losses, &confirmed, &self.window, &self.held, &self.guard);

@@ -63,7 +63,7 @@ impl Scheduler {
         let now = Instant::now();
         let Ok(tenant) = self.reconciler.tenant_of(&organisation) else {
             // It can have no rules in Mimir.
-            return self.timetable.forget(&organisation);
+            return self.timetable.leave_out(&organisation);
         };
         let known = self.queue.get(&organisation).state_at_rest().and_then(|state| {
             let known = state.statuses.as_ref()?;
@@ -74,8 +74,7 @@ impl Scheduler {
             return self.timetable.finish(&organisation, true, now);
         };
         if wanted.is_empty() {
-            self.timetable.finish(&organisation, false, now);
-            return self.timetable.forget(&organisation);
+            return self.timetable.leave_out(&organisation);
         }
         state.memory.is_read(now);
         let (reconciler, clock) = (Arc::clone(&self.reconciler), self.clock.clone());

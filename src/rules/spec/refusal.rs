@@ -34,17 +34,35 @@ pub fn in_words(reason: &str, position: Option<(usize, usize)>) -> String {
 /// The longest quote, in characters.
 const QUOTED: usize = 60;
 
+/// The longest fault, in characters: it may name what a row calls a variable. A quote with every character escaped
+/// is not cut.
+const LONGEST: usize = 800;
+
+/// The most faults of a row that its status tells: one of nothing but wrong labels must not fill it.
+const MOST_TOLD: usize = 10;
+
+/// The characters that they may have together. A status has room for 2,000, and says how many others there are.
+const ROOM: usize = 1_900;
+
 /// Collects the faults of a row while it is read.
 #[derive(Debug, Default)]
 pub(crate) struct Faults(Vec<Refusal>);
 
 impl Faults {
     pub(crate) fn add(&mut self, column: &'static str, fault: impl Into<String>) {
-        self.0.push(Refusal { column, position: None, fault: fault.into() });
+        self.push(column, None, fault.into());
     }
 
     pub(crate) fn add_at(&mut self, column: &'static str, at: Position, fault: impl Into<String>) {
-        self.0.push(Refusal { column, position: Some(at), fault: fault.into() });
+        self.push(column, Some(at), fault.into());
+    }
+
+    fn push(&mut self, column: &'static str, position: Option<Position>, mut fault: String) {
+        if let Some((end, _)) = fault.char_indices().nth(LONGEST) {
+            fault.truncate(end);
+            fault.push('…');
+        }
+        self.0.push(Refusal { column, position, fault });
     }
 
     /// Returns what was read if there are no faults.
@@ -81,11 +99,18 @@ pub(crate) fn quoted(text: &str) -> String {
     quoted
 }
 
+/// The first faults, and how many more there are.
 impl fmt::Display for Refusals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut characters = 0;
         for (at, refusal) in self.0.iter().enumerate() {
             let between = if at == 0 { "" } else { "; " };
-            write!(f, "{between}{refusal}")?;
+            let text = format!("{between}{refusal}");
+            characters += text.chars().count();
+            if at >= MOST_TOLD || characters > ROOM {
+                return write!(f, "; and {} more", self.0.len() - at);
+            }
+            f.write_str(&text)?;
         }
         Ok(())
     }
@@ -124,6 +149,31 @@ mod tests {
             "name: is empty; name the alert; expr: 2:7: holds a tabulator"
         );
         assert_eq!(Faults::default().none_or(1), Ok(1));
+    }
+
+    #[test]
+    fn many_faults_are_counted_and_not_all_told() {
+        let told = |count: usize, length: usize| {
+            let mut faults = Faults::default();
+            for _ in 0..count {
+                faults.add("labels", "é".repeat(length));
+            }
+            let refusals = faults.none_or(()).unwrap_err();
+            assert_eq!(refusals.0.len(), count, "`rules check` names all of them");
+            refusals.to_string()
+        };
+        assert_eq!(told(10, 1).matches("labels: é").count(), 10);
+        assert!(!told(10, 1).contains("more"));
+        let many = told(64, 1);
+        assert_eq!(many.matches("labels: é").count(), 10);
+        assert!(many.ends_with("labels: é; and 54 more"), "{many}");
+        // Long ones leave room for the number of the others.
+        let long = told(64, 700);
+        assert_eq!(long.matches("labels: é").count(), 2);
+        assert!(long.ends_with("é; and 62 more") && long.chars().count() < 2_000, "{long}");
+        let cut = told(2, 3_000);
+        assert_eq!(cut.matches("é…").count(), 2);
+        assert!(cut.chars().count() < 2_000, "{cut}");
     }
 
     #[test]

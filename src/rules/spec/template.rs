@@ -48,6 +48,11 @@ impl Fault {
     }
 }
 
+/// Whether a text may become another one when an alert fires.
+pub(crate) fn has_action(text: &str) -> bool {
+    text.contains(lexer::OPEN)
+}
+
 /// What is left for the templates of one rule.
 #[derive(Debug)]
 pub struct Budget<'a> {
@@ -74,7 +79,7 @@ impl<'a> Budget<'a> {
     /// Reads a template and charges it. A text without actions costs its length: Prometheus runs it as
     /// a template, too, so that every alert has a copy of its own.
     pub fn charge(&mut self, text: &str) -> Result<(), Fault> {
-        if !text.contains(lexer::OPEN) {
+        if !has_action(text) {
             return cost::produce(self, text.len() as u64, 0);
         }
         let nodes = parser::parse(text)?;

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 pub use crate::labels::OutcomeKind;
 use crate::labels::RuleState;
-use crate::store::{GuardHeld, StoreError, storable};
+use crate::store::{GuardHeld, StoreError, shortened, storable};
 
 /// What a reconcile of one tenant came to.
 #[derive(Clone, Debug, Default)]
@@ -135,15 +135,6 @@ impl SyncFailure {
 impl From<StoreError> for SyncFailure {
     fn from(error: StoreError) -> Self {
         Self::new(DATABASE_UNAVAILABLE, error.to_string())
-    }
-}
-
-/// A text for the database. What Mimir says may be as long as the rule that it is about.
-pub(crate) fn shortened(text: &str) -> String {
-    const LONGEST: usize = 2000;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => storable(&format!("{}…", &text[..end])),
-        None => storable(text),
     }
 }
 

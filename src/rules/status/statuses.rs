@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::labels::RuleState;
-use crate::store::RuleStatusRow;
+use crate::store::{RuleStatusRow, shortened};
 use crate::tenancy::OrganisationId;
 
 /// The status of one rule, as it stands in the table.
@@ -32,6 +32,7 @@ pub(crate) struct RuleStatus {
 pub(crate) const NOT_YET: &str = "Mimir has the rule and has not evaluated it yet";
 
 impl RuleStatus {
+    /// The reason as the database keeps it: what differs from the row would be written at each full resync.
     pub(crate) fn new(
         state: RuleState,
         reason: impl Into<String>,
@@ -39,7 +40,7 @@ impl RuleStatus {
     ) -> Self {
         Self {
             state,
-            reason: reason.into(),
+            reason: shortened(&reason.into()),
             live_hash,
             other_hashes: Vec::new(),
             refused_hash: None,
@@ -173,6 +174,17 @@ mod tests {
         let back = RuleStatus { state: RuleState::Error, reason: "no".to_owned(), ..seen.clone() };
         let back = RuleStatus::in_mimir(Some(&back), hash());
         assert_eq!((back.state, back.evaluated_at), (RuleState::Stored, seen.evaluated_at));
+    }
+
+    // Seen: what Mimir said of a rule was kept whole here and cut in the table, and so written at each full resync.
+    #[test]
+    fn a_reason_is_as_the_database_keeps_it() {
+        for reason in ["x".repeat(10_000), format!("{}\0y", "ü".repeat(3_000)), "a\0b".to_owned()]
+        {
+            let kept = RuleStatus::new(RuleState::Error, reason, None).reason;
+            assert!(kept.chars().count() <= 2_001 && !kept.contains('\0'));
+            assert_eq!(RuleStatus::new(RuleState::Error, kept.clone(), None).reason, kept);
+        }
     }
 
     proptest! {

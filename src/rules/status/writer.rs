@@ -1,9 +1,10 @@
 //! Writes statuses, and how each organisation's sync stands, to the database in batches.
 //!
 //! The scheduler never waits for the database: it hands in what is to be written and goes on. A batch
-//! that cannot be written is kept and tried again, as long as the lease is held. What is lost with the
-//! lease is found again by the next leader, who compares all statuses with what Mimir has. Rows that the
-//! database refuses as such are dropped, so that the others do not wait for them.
+//! that cannot be written is kept and tried again, as long as the lease is held. What comes meanwhile is gathered in
+//! the next one, of which each rule has one row, so that a long outage takes no more memory than a short one. What is
+//! lost with the lease is found again by the next leader, who compares all statuses with what Mimir has. Rows that
+//! the database refuses as such are dropped, so that the others do not wait for them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use uuid::Uuid;
 
 use super::outcome::SyncOutcome;
@@ -52,19 +53,29 @@ struct Batch {
     /// By rule alone: Postgres cannot write two rows of one key in one statement.
     written: HashMap<Uuid, RuleStatusRow>,
     gone: HashSet<(OrganisationId, Uuid)>,
-    /// By deletion and organisation.
-    guards: HashMap<(String, OrganisationId), GuardRow>,
+    /// By organisation, and whether the hold spans organisations: an earlier one of the same kind has ended, and nobody
+    /// has seen it.
+    guards: HashMap<(OrganisationId, bool), GuardRow>,
     confirmed: HashSet<OrganisationId>,
     syncs: HashMap<OrganisationId, SyncRow>,
-    deleted: Vec<(OrganisationId, Tombstones)>,
-    forgotten: Vec<OrganisationId>,
+    /// As they were read last. Those of earlier readings that are not among them are in the table and are read again.
+    deleted: HashMap<OrganisationId, Tombstones>,
+    /// Organisations that are forgotten before anything else is written.
+    forgotten: HashSet<OrganisationId>,
     progress: HashMap<Uuid, Progress>,
     leader: Option<LeaderRow>,
     flushes: Vec<oneshot::Sender<()>>,
+    /// Organisations that rules have left for another one, as it was found when their rows were written.
+    left: HashSet<OrganisationId>,
 }
 
 /// A batch with this many statuses is full.
 const MOST_STATUSES: usize = 1000;
+/// Rules that are gone, in one batch: an organisation may make and delete any number of them while nothing can be
+/// written. A status that stays is deleted by the next full resync, which compares all statuses with what Mimir has.
+const MOST_GONE: usize = 100_000;
+/// Rows that are written together. If one of them is refused, so many are written one by one.
+const TOGETHER: usize = 1000;
 /// A batch is written when no note has come for this long.
 const PAUSE: Duration = Duration::from_millis(3);
 /// The time between two batches that are not full. A single change is written at once; those of a full resync share
@@ -151,8 +162,17 @@ async fn write_all(
 ) {
     let WriterContext { store, metrics, lease } = context;
     let mut not_before = Instant::now();
-    while let Some(first) = notes.recv().await {
-        let batch = gather(first, &mut notes, not_before).await;
+    // What has come while a batch could not be written.
+    let mut later = None;
+    loop {
+        let begun = match later.take() {
+            Some(begun) => begun,
+            None => match notes.recv().await {
+                Some(first) => Batch::of(first),
+                None => return,
+            },
+        };
+        let mut batch = gather(begun, &mut notes, not_before).await;
 
         // A later batch must not overtake this one, so nothing else is written until it is.
         loop {
@@ -160,10 +180,10 @@ async fn write_all(
                 Ok(Err(error)) => {
                     metrics.status_write_failures.increment(1);
                     tracing::warn!(%error, "Alert rule statuses not written; retrying");
-                    sleep(RETRY).await;
+                    receive(&mut notes, &mut later, RETRY).await;
                 }
-                Ok(Ok(left)) => {
-                    left.into_iter().for_each(&on_moved);
+                Ok(Ok(())) => {
+                    std::mem::take(&mut batch.left).into_iter().for_each(&on_moved);
                     break;
                 }
                 Err(_) => break,
@@ -180,10 +200,23 @@ async fn write_all(
     }
 }
 
+/// Waits for so long, and takes the notes that come: in the channel each of them would take memory, however often they
+/// are about the same rule.
+async fn receive(notes: &mut UnboundedReceiver<Note>, later: &mut Option<Batch>, time: Duration) {
+    let until = Instant::now() + time;
+    while let Ok(Some(note)) = timeout_at(until, notes.recv()).await {
+        later.get_or_insert_default().add(note);
+    }
+    // It is not yet time if nobody can hand in any more.
+    sleep_until(until).await;
+}
+
 /// What is written together. It waits until `not_before`, unless the batch is full or a flush is asked for.
-async fn gather(first: Note, notes: &mut UnboundedReceiver<Note>, not_before: Instant) -> Batch {
-    let mut batch = Batch::default();
-    batch.add(first);
+async fn gather(
+    mut batch: Batch,
+    notes: &mut UnboundedReceiver<Note>,
+    not_before: Instant,
+) -> Batch {
     while !batch.is_due() {
         let until = not_before.max(Instant::now() + PAUSE);
         match timeout_at(until, notes.recv()).await {
@@ -195,6 +228,12 @@ async fn gather(first: Note, notes: &mut UnboundedReceiver<Note>, not_before: In
 }
 
 impl Batch {
+    fn of(first: Note) -> Self {
+        let mut batch = Self::default();
+        batch.add(first);
+        batch
+    }
+
     /// Whether it is full, or a flush is asked for.
     fn is_due(&self) -> bool {
         self.written.len() >= MOST_STATUSES || !self.flushes.is_empty()
@@ -210,7 +249,8 @@ impl Batch {
                         self.written.remove(rule);
                     }
                 }
-                self.gone.extend(changes.gone);
+                let room = MOST_GONE.saturating_sub(self.gone.len());
+                self.gone.extend(changes.gone.into_iter().take(room));
                 for row in changes.written {
                     self.gone.remove(&(row.organisation.clone(), row.rule));
                     self.written.insert(row.rule, row);
@@ -218,7 +258,7 @@ impl Batch {
             }
             Note::Guards(rows) => {
                 for row in rows {
-                    self.guards.insert((row.id.clone(), row.organisation.clone()), row);
+                    self.guards.insert((row.organisation.clone(), row.is_overall), row);
                 }
             }
             Note::Confirmed(organisation) => {
@@ -227,47 +267,66 @@ impl Batch {
             Note::Sync(row) => {
                 self.syncs.insert(row.organisation.clone(), *row);
             }
-            Note::Deleted(organisation, rules) => self.deleted.push((organisation, rules)),
+            Note::Deleted(organisation, rules) => {
+                self.deleted.insert(organisation, rules);
+            }
             Note::Forget(organisation) => {
+                // What comes after this is of an organisation that has come back, and is to stay.
+                self.written.retain(|_, row| row.organisation != organisation);
+                self.gone.retain(|(of, _)| *of != organisation);
+                self.guards.retain(|(of, _), _| *of != organisation);
+                self.confirmed.remove(&organisation);
                 self.syncs.remove(&organisation);
-                self.forgotten.push(organisation);
+                self.deleted.remove(&organisation);
+                self.forgotten.insert(organisation);
             }
             Note::Progress(request, progress) => {
                 self.progress.insert(request, progress);
             }
             Note::Leader(row) => self.leader = Some(*row),
-            Note::Flush(done) => self.flushes.push(done),
+            Note::Flush(done) => {
+                // Whoever asks for one does not wait for ever.
+                self.flushes.retain(|asked| !asked.is_closed());
+                self.flushes.push(done);
+            }
         }
     }
 
-    /// Writes the batch, and returns the organisations that rules have left for another one.
-    async fn write(&self, store: &Store) -> Result<HashSet<OrganisationId>, StoreError> {
-        let mut left = HashSet::new();
+    /// Writes the batch. If that fails, it may be written again.
+    async fn write(&mut self, store: &Store) -> Result<(), StoreError> {
+        // First: what is in the batch of such an organisation was noted after that. And once: what the database has of
+        // it when the rest is tried again is of an organisation that has come back.
+        while let Some(organisation) = self.forgotten.iter().next().cloned() {
+            let forgotten = store.forget_rule_sync(organisation.clone()).await;
+            unless_refused(forgotten, Some(&organisation))?;
+            self.forgotten.remove(&organisation);
+        }
+
         let written: Vec<RuleStatusRow> = self.written.values().cloned().collect();
         let write = move |rows| store.write_rule_statuses(rows, Vec::new());
-        for organisations in write_rows(written, |row| &row.organisation, write).await? {
-            left.extend(organisations);
-        }
+        // When they are written again nobody has left.
+        let left = |organisations| self.left.extend(organisations);
+        write_rows(written, |row| &row.organisation, write, left).await?;
         if !self.gone.is_empty() {
             let gone = self.gone.iter().cloned().collect();
-            store.write_rule_statuses(Vec::new(), gone).await?;
+            unless_refused(store.write_rule_statuses(Vec::new(), gone).await, None)?;
         }
 
         let guards: Vec<GuardRow> = self.guards.values().cloned().collect();
-        write_rows(guards, |row| &row.organisation, move |rows| store.write_guards(rows)).await?;
+        let write = move |rows| store.write_guards(rows);
+        write_rows(guards, |row| &row.organisation, write, |()| {}).await?;
         for organisation in &self.confirmed {
-            store.end_confirmations(organisation.clone()).await?;
+            let ended = store.end_confirmations(organisation.clone()).await;
+            unless_refused(ended, Some(organisation))?;
         }
         let syncs: Vec<SyncRow> = self.syncs.values().cloned().collect();
-        write_rows(syncs, |row| &row.organisation, move |rows| store.write_rule_syncs(rows))
-            .await?;
+        let write = move |rows| store.write_rule_syncs(rows);
+        write_rows(syncs, |row| &row.organisation, write, |()| {}).await?;
 
         // After the statuses: a rule without tombstone whose status still says live would be missed.
         for (organisation, rules) in &self.deleted {
-            store.forget_tombstones(organisation.clone(), rules.clone()).await?;
-        }
-        for organisation in &self.forgotten {
-            store.forget_rule_sync(organisation.clone()).await?;
+            let forgotten = store.forget_tombstones(organisation.clone(), rules.clone()).await;
+            unless_refused(forgotten, Some(organisation))?;
         }
         if let Some(row) = &self.leader {
             unless_refused(store.write_rule_leader(row.clone()).await, None)?;
@@ -279,31 +338,33 @@ impl Batch {
             let noted = store.note_sync_progress(*request, *done, *total, outcome).await;
             unless_refused(noted, None)?;
         }
-        Ok(left)
+        Ok(())
     }
 }
 
-/// Writes rows together; if the database refuses one of them, one by one, without those that it refuses.
+/// Writes rows together; if the database refuses one of them, those that were to be written with it one by one, without
+/// those that it refuses. `done` gets what each statement returns, also if a later one fails.
 async fn write_rows<T: Clone, R, W: Future<Output = Result<R, StoreError>>>(
     rows: Vec<T>,
     organisation_of: fn(&T) -> &OrganisationId,
     write: impl Fn(Vec<T>) -> W,
-) -> Result<Vec<R>, StoreError> {
-    if rows.is_empty() {
-        return Ok(Vec::new());
+    mut done: impl FnMut(R),
+) -> Result<(), StoreError> {
+    for together in rows.chunks(TOGETHER) {
+        match write(together.to_vec()).await {
+            Ok(returned) => {
+                done(returned);
+                continue;
+            }
+            Err(error) if error.is_refusal() => {}
+            Err(error) => return Err(error),
+        }
+        for row in together {
+            let written = write(vec![row.clone()]).await;
+            unless_refused(written, Some(organisation_of(row)))?.map(&mut done);
+        }
     }
-    match write(rows.clone()).await {
-        Ok(done) => return Ok(vec![done]),
-        Err(error) if error.is_refusal() => {}
-        Err(error) => return Err(error),
-    }
-    let mut all = Vec::new();
-    for row in rows {
-        let organisation = organisation_of(&row).clone();
-        let written = write(vec![row]).await;
-        all.extend(unless_refused(written, Some(&organisation))?);
-    }
-    Ok(all)
+    Ok(())
 }
 
 /// None, with a line in the log, for what the database refuses: it would refuse it again.
@@ -327,6 +388,8 @@ fn unless_refused<R>(
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep;
+
     use super::*;
     use crate::labels::RuleState;
 
@@ -390,7 +453,7 @@ mod tests {
             }
         });
         let began = Instant::now();
-        let batch = gather(status(0), &mut notes, began + not_before).await;
+        let batch = gather(Batch::of(status(0)), &mut notes, began + not_before).await;
         (batch, began.elapsed())
     }
 
@@ -411,10 +474,151 @@ mod tests {
             assert!(sender.send(status(rule)).is_ok());
         }
         assert!(sender.send(Note::Flush(done)).is_ok());
-        let full = gather(status(0), &mut notes, far).await;
+        let full = gather(Batch::of(status(0)), &mut notes, far).await;
         assert_eq!((full.written.len(), full.flushes.len()), (MOST_STATUSES, 0));
-        let flushed = gather(notes.recv().await.unwrap(), &mut notes, far).await;
+        let first = Batch::of(notes.recv().await.unwrap());
+        let flushed = gather(first, &mut notes, far).await;
         assert_eq!((flushed.written.len(), flushed.flushes.len()), (1, 1));
         assert!(Instant::now() < far);
+    }
+
+    // A database that takes no writes and keeps its sessions: every note of every rule stayed in the channel.
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_while_a_batch_cannot_be_written_has_one_row_for_each_rule() {
+        let (sender, mut notes) = unbounded_channel();
+        let mut later = None;
+        for number in 0..100_000 {
+            assert!(sender.send(status(number % 10)).is_ok());
+        }
+        let late = sender.clone();
+        tokio::spawn(async move {
+            sleep(RETRY / 2).await;
+            let _ = late.send(status(10));
+        });
+        let began = Instant::now();
+        receive(&mut notes, &mut later, RETRY).await;
+        assert!(notes.is_empty());
+        assert_eq!((later.as_ref().unwrap().written.len(), began.elapsed()), (11, RETRY));
+        // At the next attempt, too; and when nobody hands in any more, it is not tried again any sooner.
+        assert!(sender.send(status(11)).is_ok());
+        drop(sender);
+        receive(&mut notes, &mut later, RETRY).await;
+        assert_eq!((later.unwrap().written.len(), began.elapsed()), (12, 2 * RETRY));
+    }
+
+    fn sync(organisation: &str, problem: &str) -> Note {
+        Note::Sync(Box::new(SyncRow {
+            organisation: named(organisation),
+            tenant: organisation.to_owned(),
+            stored: 0,
+            live: 0,
+            failing: 0,
+            not_live: 0,
+            synced_at: None,
+            problem: problem.to_owned(),
+            problem_since: None,
+            absent_since: None,
+            guard: None,
+            guard_since: None,
+            shown_rules_per_group: None,
+            shown_groups: None,
+        }))
+    }
+
+    fn hold(id: &str, organisation: &str, is_overall: bool) -> GuardRow {
+        let (id, organisation) = (id.to_owned(), named(organisation));
+        GuardRow { id, organisation, is_overall, rules: Vec::new() }
+    }
+
+    // What an organisation does all day must not fill the memory while nothing can be written.
+    #[test]
+    fn a_batch_has_only_the_last_of_what_changes_again_and_again() {
+        let mut batch = Batch::default();
+        for number in 0..3 {
+            let grave = HashMap::from([(Uuid::from_u128(number), "now".to_owned())]);
+            batch.add(Note::Deleted(named("a"), grave));
+            let id = number.to_string();
+            batch.add(Note::Guards(vec![hold(&id, "a", false), hold(&id, "a", true)]));
+            // Somebody who gives up waiting, as a full resync does.
+            batch.add(Note::Flush(oneshot::channel().0));
+        }
+        assert_eq!(batch.deleted[&named("a")].keys().collect::<Vec<_>>(), [&Uuid::from_u128(2)]);
+        let mut holds: Vec<_> =
+            batch.guards.values().map(|row| (row.id.as_str(), row.is_overall)).collect();
+        holds.sort_unstable();
+        assert_eq!(holds, [("2", false), ("2", true)]);
+        assert_eq!(batch.flushes.len(), 1);
+
+        let gone: Vec<(&str, u128)> = (0..MOST_GONE as u128 + 10).map(|rule| ("a", rule)).collect();
+        add(&mut batch, vec![row("a", 1)], &[]);
+        add(&mut batch, Vec::new(), &gone);
+        assert_eq!((batch.gone.len(), batch.written.len()), (MOST_GONE, 0));
+        add(&mut batch, vec![row("a", 2)], &[("b", 2)]);
+        assert_eq!((batch.gone.len(), batch.written.len()), (MOST_GONE - 1, 1));
+    }
+
+    // Its purge and its return are hours apart and in one batch if nothing could be written for so long: before, all
+    // that is known of it since its return was deleted with the rest.
+    #[test]
+    fn what_an_organisation_has_since_it_came_back_stays() {
+        let mut batch = Batch::default();
+        add(&mut batch, vec![row("a", 1), row("b", 2)], &[("a", 3), ("b", 4)]);
+        batch.add(sync("a", "before"));
+        batch.add(Note::Guards(vec![hold("x", "a", false), hold("x", "b", false)]));
+        batch.add(Note::Confirmed(named("a")));
+        batch.add(Note::Deleted(named("a"), Tombstones::new()));
+        batch.add(Note::Forget(named("a")));
+        let left: Vec<&RuleStatusRow> = batch.written.values().collect();
+        assert_eq!(left, [&row("b", 2)]);
+        assert_eq!(batch.gone, HashSet::from([(named("b"), Uuid::from_u128(4))]));
+        assert_eq!(batch.guards.keys().collect::<Vec<_>>(), [&(named("b"), false)]);
+        assert!(batch.confirmed.is_empty() && batch.syncs.is_empty() && batch.deleted.is_empty());
+
+        add(&mut batch, vec![row("a", 1)], &[]);
+        batch.add(sync("a", "after"));
+        assert_eq!(batch.forgotten, HashSet::from([named("a")]));
+        assert_eq!((batch.written.len(), batch.syncs.len()), (2, 1));
+        assert_eq!(batch.syncs[&named("a")].problem, "after");
+    }
+
+    // After an outage the batch is large: one row that is refused must not have all of it written one by one.
+    #[tokio::test]
+    async fn only_those_with_which_a_row_was_refused_are_written_one_by_one() {
+        let rows: Vec<RuleStatusRow> =
+            (0..3 * TOGETHER as u128).map(|rule| row("a", rule)).collect();
+        let refused = Uuid::from_u128(TOGETHER as u128 + 7);
+        let writes = std::cell::RefCell::new(Vec::new());
+        let write = |rows: Vec<RuleStatusRow>| {
+            writes.borrow_mut().push(rows.len());
+            let refusal = rows.iter().find(|row| row.rule == refused);
+            let refusal = refusal.map(|_| StoreError::Refused("no".to_owned()));
+            std::future::ready(refusal.map_or(Ok(rows.len()), Err))
+        };
+        let mut done = 0;
+        write_rows(rows, |row| &row.organisation, write, |rows| done += rows).await.unwrap();
+        assert_eq!(done, 3 * TOGETHER - 1);
+        let mut wanted = vec![TOGETHER; 2];
+        wanted.resize(2 + TOGETHER, 1);
+        wanted.push(TOGETHER);
+        assert_eq!(writes.into_inner(), wanted);
+    }
+
+    // The first part is not written again as one that moves, so what it has found must not be lost with the second.
+    #[tokio::test]
+    async fn what_is_found_before_a_failure_is_kept() {
+        let rows: Vec<RuleStatusRow> =
+            (0..2 * TOGETHER as u128).map(|rule| row("a", rule)).collect();
+        let write = |rows: Vec<RuleStatusRow>| {
+            let is_first = rows[0].rule == Uuid::from_u128(0);
+            std::future::ready(if is_first {
+                Ok("b")
+            } else {
+                Err(StoreError::Unavailable("away".to_owned()))
+            })
+        };
+        let mut left = Vec::new();
+        let written = write_rows(rows, |row| &row.organisation, write, |one| left.push(one)).await;
+        assert!(written.is_err());
+        assert_eq!(left, ["b"]);
     }
 }

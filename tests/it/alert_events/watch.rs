@@ -96,14 +96,7 @@ async fn nothing_expires_while_all_posts_are_refused() {
         .post(super::PATH, json!([firing("Hot", "hub", now())]).to_string())
         .await;
     assert_eq!(refused.status, 401);
-    // Its time is over by more than what is added for clocks.
-    let overdue = format!(
-        "with event as (insert into alert_event (organisation_id, kind, fingerprint, labels, state, started_at) \
-             values ('{organisation}', 'alert', '0123456789abcdef', '{{}}', 'firing', now() - interval '60 seconds') returning *) \
-         insert into alert_event_start (organisation_id, fingerprint, started_at, event_id, valid_until, firing_seen_at) \
-         select organisation_id, fingerprint, started_at, id, now() - interval '50 seconds', now() - interval '54 seconds' from event"
-    );
-    fixture.database().execute(&overdue).await;
+    overdue(&fixture, &organisation).await;
     let began = std::time::Instant::now();
     while began.elapsed() < Duration::from_secs(20) {
         let events = fixture.events(&organisation).await;
@@ -115,6 +108,40 @@ async fn nothing_expires_while_all_posts_are_refused() {
     let expired =
         |events: &[Event]| events.iter().any(|event| event.because.as_deref() == Some("expired"));
     fixture.wait_events("it expires", &organisation, SEEN, expired).await;
+}
+
+// Seen: one tenant whose alerts were too long kept the events of all organisations open.
+#[tokio::test(flavor = "multi_thread")]
+async fn posts_of_which_nothing_is_taken_keep_only_the_events_of_their_organisation_open() {
+    let (fixture, _upstream) = events_fixture(&[]).await;
+    let (a, b) = (fixture.identity.organisation().await, fixture.identity.organisation().await);
+    is_leading(&fixture).await;
+    watching_for(&fixture, 3600).await;
+    let mut long = firing("Long", "hub", now());
+    long["annotations"]["summary"] = json!("x".repeat(70_000));
+    assert_eq!(fixture.post(&a, &[long]).await.status, 400);
+    for organisation in [&a, &b] {
+        overdue(&fixture, organisation).await;
+    }
+    let expired =
+        |events: &[Event]| events.iter().any(|event| event.because.as_deref() == Some("expired"));
+    fixture.wait_events("the other's expires", &b, SEEN, expired).await;
+    let events = fixture.events(&a).await;
+    assert!(events.len() == 1 && events[0].ended.is_none(), "{events:?}");
+    // One accepted post, and it counts again.
+    assert_eq!(fixture.post(&a, &[]).await.status, 200);
+    fixture.wait_events("it expires", &a, SEEN, expired).await;
+}
+
+/// An open event whose time is over by more than what is added for clocks.
+async fn overdue(fixture: &EventsFixture, organisation: &str) {
+    let sql = format!(
+        "with event as (insert into alert_event (organisation_id, kind, fingerprint, labels, state, started_at) \
+             values ('{organisation}', 'alert', '0123456789abcdef', '{{}}', 'firing', now() - interval '60 seconds') returning *) \
+         insert into alert_event_start (organisation_id, fingerprint, started_at, event_id, valid_until, firing_seen_at) \
+         select organisation_id, fingerprint, started_at, id, now() - interval '50 seconds', now() - interval '54 seconds' from event"
+    );
+    fixture.database().execute(&sql).await;
 }
 
 struct Device {

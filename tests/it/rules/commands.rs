@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use harness::{Client, Mimir, part, wait_until};
+use harness::{Client, Mimir, Postgres, part, wait_until};
 use serde_json::Value;
 
 use super::{RulesFixture, SOON, rules_fixture, write_group};
@@ -264,4 +264,33 @@ async fn a_deletion_that_only_diff_has_shown_is_confirmed_with_its_organisation(
     assert_eq!(code, 0, "{said} {note}");
     assert!(said.contains("1 invalid"), "{said}");
     assert_eq!(fixture.groups(&org).await["default"], ["A3", "A4", "A5", "A6"]);
+}
+
+// Seen: 69, as if it were away, so that a pipeline waited for what only a change of the configuration ends. Not 1
+// either, which says that rules differ or that a deletion is held.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_refuses_is_a_fault_of_the_configuration() {
+    let unmigrated = Postgres::shared().await.database("unmigrated").await;
+    let channels = [("MTP__CHANNELS__ENABLED", "true")];
+    let run = |arguments: &[&str]| {
+        let output = command_with(&unmigrated, &channels, arguments);
+        let note = String::from_utf8(output.stderr).unwrap();
+        assert!(note.contains("the database cannot be used"), "{arguments:?}: {note}");
+        output.status.code()
+    };
+    let channel = "6a1a9a3e-5f1c-4d0b-9c58-2f5a0f9b7c11";
+    for arguments in [
+        &["rules", "check", "--database"][..],
+        &["rules", "diff"],
+        &["rules", "sync"],
+        &["rules", "guard", "list"],
+        &["rules", "guard", "confirm", "0123456789abcdef"],
+        &["channels", "diff"],
+        &["channels", "sync", "--organisation", "acme"],
+        &["channels", "test", "--organisation", "acme", channel],
+        &["channels", "confirm", "--organisation", "acme", "0123456789abcdef"],
+    ] {
+        assert_eq!(run(arguments), Some(64), "{arguments:?}");
+    }
+    assert_eq!(run(&["device-key", "list", "--organisation", "acme"]), Some(1));
 }

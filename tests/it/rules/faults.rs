@@ -342,3 +342,45 @@ async fn a_status_that_the_database_refuses_holds_up_no_other() {
     let log = fixture.identity.proxy.process.log();
     assert!(log.contains("Status of alert rules dropped"), "{log}");
 }
+
+// A right or a column that is missing, or a database that takes no writes: sessions stay, and no status can be written.
+// What comes meanwhile is gathered, and the last of it is what is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn statuses_that_could_not_be_written_for_a_while_are_right_afterwards() {
+    let fixture = rules_fixture(&[("rules.reconcile_interval", "\"1h\"")]).await;
+    let org = fixture.identity.organisation().await;
+    let mut ids = Vec::new();
+    for name in ["Stays", "Edited", "Goes"] {
+        ids.push(fixture.rule(&org, name, "up == 0").await);
+    }
+    for id in &ids {
+        fixture.wait_state(id, "live").await;
+    }
+    fixture.sql("alter table alert_rule_status rename column updated_at to hidden").await;
+    for n in 1..=3 {
+        let (name, id) = (format!("Edited{n}"), &ids[1]);
+        let sql = format!("update alert_rule set name = '{name}' where id = '{id}'");
+        fixture.sql(&sql).await;
+        fixture.wait_groups(&org, &[("default", &["Stays", &name, "Goes"])]).await;
+    }
+    fixture.sql(&format!("delete from alert_rule where id = '{}'", ids[2])).await;
+    fixture.wait_groups(&org, &[("default", &["Stays", "Edited3"])]).await;
+    let broken = fixture.rule(&org, "Broken", "sum((").await;
+    let failures = "mimir_tenant_proxy_rules_status_write_failures_total";
+    wait_until("it was tried more than once", SOON, async || {
+        fixture.identity.proxy.metric(failures).await > 2.0
+    })
+    .await;
+    assert_eq!(fixture.status(&broken).await.0, "");
+
+    fixture.sql("alter table alert_rule_status rename column hidden to updated_at").await;
+    fixture.wait_state(&broken, "invalid").await;
+    let wanted = [("invalid", 1), ("live", 2)].map(|(state, count)| (state.to_owned(), count));
+    wait_until("all are told", SOON, async || fixture.states(&org).await == wanted.clone().into())
+        .await;
+    let left = format!("select 1 from alert_rule_tombstone where organisation_id = '{org}'");
+    wait_until("no tombstone is left", SOON, async || {
+        fixture.identity.database.query(&left).await.is_empty()
+    })
+    .await;
+}

@@ -1,16 +1,18 @@
 //! Who may read and write rows and statuses through Supabase's API, and an operator's own tables.
 
-use harness::{Postgres, wait_until};
+use harness::{Database, Postgres, wait_until};
 use mimir_tenant_proxy::config::{DatabaseConfig, Environment, TablesRead};
-use mimir_tenant_proxy::store::{GuardHeld, Store, SyncRow};
+use mimir_tenant_proxy::labels::RuleState;
+use mimir_tenant_proxy::store::{GuardHeld, RuleStatusRow, Store, SyncRow, Tombstones};
 use mimir_tenant_proxy::tenancy::OrganisationId;
 use uuid::Uuid;
 
 use super::{SOON, rules_fixture, rules_fixture_on};
+use crate::notification_rows::few_at_once;
 use crate::support::identity::command;
 
 /// Runs SQL as `PostgREST` does for a user, in a transaction that is rolled back.
-async fn as_user(database: &harness::Database, user: Uuid, sql: &str) -> Result<u64, String> {
+async fn as_user(database: &Database, user: Uuid, sql: &str) -> Result<u64, String> {
     let client = database.client().await;
     client.batch_execute("begin; set local role authenticated").await.unwrap();
     let claims =
@@ -336,4 +338,155 @@ async fn an_organisation_whose_uuid_is_in_capitals_has_its_rules_and_channels() 
         assert!(channels.existing.contains(&organisation));
         assert_eq!(channels.rows[&organisation].channels.len(), 1);
     }
+}
+
+fn store_of(database: &Database) -> Store {
+    let variables = vec![("MTP__DATABASE__URL".to_owned(), database.url())];
+    let config = DatabaseConfig::load(None, &Environment::from_vars(variables)).unwrap();
+    let tables = TablesRead { rules: true, channels: true, ..TablesRead::default() };
+    Store::new(&config, tables).unwrap()
+}
+
+async fn count_in(database: &Database, table: &str) -> String {
+    let sql = format!("select count(*) from {table}");
+    database.query(&sql).await[0][0].clone().unwrap()
+}
+
+// An organisation that makes and deletes rules all day: all of its tombstones were read in each reconcile, and deleted
+// in one statement. That took longer than a query may, and no status of any organisation was written after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_rules_an_organisation_deletes_it_is_read_and_forgotten_in_parts() {
+    let database = Postgres::shared().await.database("tombstones").await;
+    assert!(command(&database, &["migrate"]).status.success());
+    let last = Uuid::from_u128(u128::MAX);
+    let tombstones_sql = |count: u32| {
+        format!(
+            "insert into alert_rule_tombstone (rule_id, organisation_id) \
+             select lpad(to_hex(n), 32, '0')::uuid, 'a' from generate_series(1, {count}) as n"
+        )
+    };
+    let guards = few_at_once("alert_rule_tombstone") + &few_at_once("alert_rule_status");
+    database
+        .execute(&format!(
+            "{guards} insert into organisation (id) values ('a'), ('b'); {};
+             insert into alert_rule_tombstone (rule_id, organisation_id)
+                 values ('{last}', 'a'), ('{last}', 'b');
+             insert into alert_rule_status (rule_id, organisation_id, state, rule_hash)
+                 values ('{last}', 'a', 'live', 'h')",
+            tombstones_sql(25_000)
+        ))
+        .await;
+    let store = store_of(&database);
+    let [a, b] = ["a", "b"].map(|name| OrganisationId::parse(name).unwrap());
+    let both = || vec![a.clone(), b.clone()];
+    let mut read = Vec::new();
+    loop {
+        let versions = store.rule_versions_of(both()).await.unwrap().unwrap();
+        let mut snapshot = store.alert_rules_of(both()).await.unwrap();
+        // The other one has no part in it.
+        assert_eq!(snapshot.tombstones[&b].keys().collect::<Vec<_>>(), [&last]);
+        let tombstones = snapshot.tombstones.remove(&a);
+        // So a full resync reads its rules until nothing is left.
+        assert_eq!(versions[&a].has_tombstones, tombstones.is_some());
+        let Some(tombstones) = tombstones else { break };
+        // What Mimir has is explained at once. If it had to wait for the others it would be held, and they with it.
+        assert_eq!(tombstones.contains_key(&last), read.is_empty());
+        read.push(tombstones.len());
+        store.forget_tombstones(a.clone(), tombstones).await.unwrap();
+    }
+    assert_eq!(read, [10_001, 10_000, 5000]);
+
+    // Its namespace is purged.
+    let status = "insert into alert_rule_status (rule_id, organisation_id, state) \
+                  select rule_id, 'a', 'invalid' from alert_rule_tombstone where organisation_id = 'a'";
+    database
+        .execute(&format!("delete from alert_rule_status; {}; {status}", tombstones_sql(5000)))
+        .await;
+    store.forget_rule_sync(a).await.unwrap();
+    assert_eq!(count_in(&database, "alert_rule_status").await, "0");
+    assert_eq!(count_in(&database, "alert_rule_tombstone").await, "1", "of the other organisation");
+}
+
+// A trigger on an operator's own table spells an organisation in a tombstone as that table does. Before, such tombstones
+// were read and never deleted, and an organisation with channels and nothing else was not looked after.
+#[tokio::test(flavor = "multi_thread")]
+async fn tombstones_of_a_uuid_in_capitals_are_forgotten() {
+    let database = Postgres::shared().await.database("capitals").await;
+    assert!(command(&database, &["migrate"]).status.success());
+    let capitals = Uuid::new_v4().to_string().to_uppercase();
+    let organisation = OrganisationId::parse(&capitals).unwrap();
+    let delete = format!(
+        "insert into alert_rule (organisation_id, name, expr) values ('{capitals}', 'Goes', 'up');
+         delete from alert_rule where name = 'Goes';
+         insert into notification_channel (organisation_id, name, kind) values ('{capitals}', 'Goes', 'email');
+         delete from notification_channel where name = 'Goes'"
+    );
+    database
+        .execute(&format!(
+            "alter table organisation drop constraint organisation_id_check1; -- a table of the operator's has none
+             insert into organisation (id) values ('{capitals}');
+             insert into notification_channel (organisation_id, kind) values ('{capitals}', 'email');
+             {delete}"
+        ))
+        .await;
+    let store = store_of(&database);
+    let asked = || vec![organisation.clone()];
+    let tombstones = store.alert_rules_of(asked()).await.unwrap().tombstones;
+    let rules = tombstones[&organisation].clone();
+    assert_eq!(rules.len(), 1);
+    store.forget_tombstones(organisation.clone(), rules).await.unwrap();
+    assert_eq!(count_in(&database, "alert_rule_tombstone").await, "0");
+
+    let rows = store.notification_channels_of(asked()).await.unwrap().rows;
+    let channels = rows[&organisation].channel_tombstones.clone();
+    assert_eq!(channels.len(), 1);
+    let forget =
+        store.forget_notification_tombstones(organisation.clone(), channels, Tombstones::new());
+    forget.await.unwrap();
+    assert_eq!(count_in(&database, "notification_tombstone").await, "0");
+    let found = store.notification_organisations().await.unwrap();
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), asked());
+
+    database.execute(&delete).await;
+    store.forget_rule_sync(organisation.clone()).await.unwrap();
+    store.forget_notification_sync(organisation.clone()).await.unwrap();
+    for table in ["alert_rule_tombstone", "notification_tombstone"] {
+        assert_eq!(count_in(&database, table).await, "0", "{table}");
+    }
+}
+
+// Long reasons of many rules were one statement of many megabytes, which was tried again for ever if that took longer
+// than a query may.
+#[tokio::test(flavor = "multi_thread")]
+async fn statuses_with_long_reasons_are_written_in_parts() {
+    let database = Postgres::shared().await.database("reasons").await;
+    assert!(command(&database, &["migrate"]).status.success());
+    let sql = "create function not_much() returns trigger language plpgsql as \
+               'begin if (select sum(octet_length(reason)) from fresh) > 1048576 then \
+                    raise ''too much at once''; end if; return null; end'; \
+               create trigger not_much after insert on alert_rule_status referencing new table as fresh \
+                   for each statement execute function not_much();";
+    database.execute(&format!("{sql} {}", few_at_once("alert_rule_status"))).await;
+    let store = store_of(&database);
+    let organisation = OrganisationId::parse("a").unwrap();
+    let row = |number: u128| RuleStatusRow {
+        rule: Uuid::from_u128(number),
+        organisation: organisation.clone(),
+        state: RuleState::Invalid,
+        reason: if number < 1000 { "ß".repeat(5000) } else { String::new() },
+        live_hash: None,
+        other_hashes: Vec::new(),
+        refused_hash: None,
+        synced_at: None,
+        evaluated_at: None,
+        notifies: None,
+    };
+    let rows: Vec<RuleStatusRow> = (0..3000).map(row).collect();
+    let gone = rows.iter().map(|row| (organisation.clone(), row.rule)).collect();
+    store.write_rule_statuses(rows, Vec::new()).await.unwrap();
+    let read = store.rule_statuses_of(vec![organisation.clone()]).await.unwrap();
+    let long = read.iter().filter(|row| row.reason == "ß".repeat(4000)).count();
+    assert_eq!((read.len(), long), (3000, 1000));
+    store.write_rule_statuses(Vec::new(), gone).await.unwrap();
+    assert!(store.rule_statuses_of(vec![organisation]).await.unwrap().is_empty());
 }

@@ -179,6 +179,59 @@ async fn evaluation_that_is_switched_off_is_told_and_nothing_is_written() {
     assert_eq!(one.state(), (RuleState::Live, ""));
 }
 
+const AHEAD: i64 = 36_000;
+
+// A clock that was once hours ahead kept rules live for as long, whoever led.
+#[tokio::test(start_paused = true)]
+async fn an_evaluation_counts_as_one_of_now_while_a_rulers_clock_is_ahead() {
+    let mut one = One::new();
+    for at in [2, 302, 602, 902] {
+        let now = i64::try_from(at).unwrap();
+        one.see(at, seen(now, vec![good("v1", AHEAD + now)]));
+        assert_eq!(one.state(), (RuleState::Live, ""), "it evaluates");
+    }
+    assert_eq!(one.memory.rules[&ID].evaluated_at, Some(moment(902)));
+    assert_eq!(one.status().evaluated_at, Some(moment(602)), "written now and then");
+    // The clock is right again, and the group is not evaluated any more.
+    one.see(962, seen(962, vec![good("v1", 905)]));
+    assert_eq!(one.state(), (RuleState::Live, ""));
+    one.see(1200, seen(1200, vec![good("v1", 905)]));
+    assert_eq!(one.state().0, RuleState::Failing);
+    assert!(one.state().1.contains("since 2027-01-15T08:15:05Z"), "{:?}", one.state());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_evaluation_that_is_still_to_come_counts_once_however_often_it_is_shown() {
+    let mut one = One::new();
+    for at in [2, 62, 212] {
+        let now = i64::try_from(at).unwrap();
+        one.see(at, seen(now, vec![good("v1", AHEAD)]));
+        assert_eq!(one.state(), (RuleState::Live, ""));
+    }
+    one.see(213, seen(213, vec![good("v1", AHEAD)]));
+    assert_eq!(one.state().0, RuleState::Failing);
+    one.see(273, seen(273, vec![good("v1", AHEAD + 60)]));
+    assert_eq!(one.state(), (RuleState::Live, ""), "another one");
+    one.edit("v2");
+    one.see(283, seen(283, vec![good("v2", AHEAD + 60)]));
+    assert_eq!(one.state(), (RuleState::Live, ""), "another version");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_that_an_earlier_leader_wrote_and_that_is_still_to_come_is_put_right() {
+    let mut one = One::new();
+    let status = one.statuses.get_mut(&ID).unwrap();
+    *status = RuleStatus {
+        evaluated_at: Some(moment(AHEAD)),
+        ..RuleStatus::new(RuleState::Live, "", Some("v1".to_owned()))
+    };
+    one.see(10, nothing(10));
+    assert_eq!(one.state(), (RuleState::Live, ""));
+    assert_eq!(one.status().evaluated_at, Some(moment(10)));
+    one.see(221, nothing(221));
+    assert_eq!(one.state().0, RuleState::Failing);
+}
+
 // What we cannot read is no evidence: never `failing`.
 #[tokio::test(start_paused = true)]
 async fn a_tenant_that_cannot_be_read_is_unknown_after_a_while() {
@@ -299,6 +352,7 @@ proptest! {
             let status = one.status();
             prop_assert_eq!(&status.live_hash, &before.live_hash);
             prop_assert!(status.state.is_in_mimir());
+            prop_assert!(status.evaluated_at.is_none_or(|at| at <= seen.at));
             prop_assert_eq!(status.evaluated_at.is_none(), one.memory.rules[&ID].evaluated_at.is_none());
             if status.state == RuleState::Live {
                 let at = one.memory.rules[&ID].evaluated_at;

@@ -105,6 +105,27 @@ async fn only_so_many_expressions_are_asked_about_at_once() {
     assert_eq!((clear, more), (20, 40));
 }
 
+// Mimir shows `{{ … }}` as it was written: a route that may well match was told never to. The name of an alert is no
+// template.
+#[tokio::test]
+async fn what_a_template_makes_of_a_label_is_not_known() {
+    let mut row = rule(1, "a", 60);
+    row.rule.alert = "{{ Hot }}".to_owned();
+    let severity = "{{ if gt $value 90.0 }}critical{{ else }}warning{{ end }}";
+    let labels =
+        [("severity", severity), ("site", "a{{ $labels.site }}"), ("team", "}}"), ("job", "")];
+    row.rule.labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let evaluation = Ok(group(vec![evaluated(&row, &row.rule.expr)]));
+    let known = stored(std::slice::from_ref(&row));
+    let both = Both { evaluation, rows: Ok(vec![row.clone()]), asked: Mutex::default() };
+    let wanted = wanted(&known, &Memory::default());
+    let reading = read(&both, &wanted, OffsetDateTime::UNIX_EPOCH).await.unwrap();
+    let seen = &reading.seen.rules[&row.id][0];
+    assert_eq!(seen.version, Version::Is(row.hash()));
+    let fixed = [("alertname", "{{ Hot }}"), ("job", ""), ("team", "}}")];
+    assert!(seen.labels.iter().map(|(name, value)| (&**name, &**value)).eq(fixed), "{seen:?}");
+}
+
 // Rows are read only for rules that were just written.
 #[tokio::test]
 async fn what_was_seen_before_needs_one_request_and_no_row() {

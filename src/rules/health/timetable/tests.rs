@@ -60,6 +60,29 @@ async fn a_write_during_a_reading_leads_to_another_one() {
     assert_eq!(table.next_time(), None);
 }
 
+// Their places stayed taken, and after eight of them no tenant was read any more.
+#[tokio::test(start_paused = true)]
+async fn a_tenant_that_is_left_out_makes_room_for_others() {
+    let start = Instant::now();
+    let mut table = Timetable::new(MINUTE, 1000, start);
+    for number in 0..=MOST_RUNNING {
+        table.reconciled(&named(number), true, true, start);
+    }
+    let now = start + MINUTE;
+    let mut read = Vec::new();
+    for second in 0..20 {
+        read.extend(table.next(now + seconds(second)));
+    }
+    assert_eq!(read.len(), MOST_RUNNING);
+    for organisation in &read {
+        table.leave_out(organisation);
+    }
+    let last = table.next(now + MINUTE).unwrap();
+    assert!(!read.contains(&last));
+    table.finish(&last, false, now + MINUTE);
+    assert_eq!((table.running, table.tenants.len()), (0, 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_new_leader_does_not_read_all_tenants_at_once() {
     let start = Instant::now();
@@ -99,7 +122,7 @@ proptest! {
     // tenant is read twice at the same time or forgotten.
     #[test]
     fn the_bound_on_requests_holds(
-        ops in proptest::collection::vec((0_usize..6, 0_usize..5, 0_u64..3000, any::<bool>()), 1..200),
+        ops in proptest::collection::vec((0_usize..7, 0_usize..5, 0_u64..3000, any::<bool>()), 1..200),
         rate in 1_usize..20,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -118,6 +141,9 @@ proptest! {
                     table.finish(&organisation, flag, now);
                 }
                 3 => { table.charge(2, now); requests += 2; }
+                4 if !reading.is_empty() => {
+                    table.leave_out(&reading.remove(number % reading.len()));
+                }
                 _ => while let Some(organisation) = table.next(now) {
                     prop_assert!(!reading.contains(&organisation));
                     reading.push(organisation);
@@ -133,6 +159,7 @@ proptest! {
         for organisation in reading {
             table.finish(&organisation, false, now);
         }
+        prop_assert_eq!(table.running, 0);
         for (organisation, entry) in &table.tenants {
             prop_assert!(entry.due.is_some(), "{organisation} is forgotten");
         }
