@@ -103,9 +103,7 @@ async fn database(config: &Config, report: &mut Report) {
     let failed = |error: StoreError| match error {
         // The error names the address.
         StoreError::Unreachable(problem) => Outcome::Away(problem),
-        StoreError::Unavailable(problem) | StoreError::Refused(problem) => {
-            Outcome::Away(format!("{place}: {problem}"))
-        }
+        StoreError::Unavailable(problem) => Outcome::Away(format!("{place}: {problem}")),
         other => Outcome::Unfit(format!("{place}: {other}")),
     };
     let checked = match Store::new(database, config.tables_read()) {
