@@ -47,8 +47,8 @@ const SUPPRESSED_INTERVAL: Duration = Duration::from_secs(1);
 /// Every so many upkeeps the counters are read for `/admin/status`: once a minute.
 const ROUNDS_OF_TRAFFIC: u64 = 12;
 
-/// How long the first resolution of Mimir's names may delay the start.
-const FIRST_RESOLUTION: Duration = Duration::from_secs(3);
+/// How long the start waits for Mimir's addresses, the revocations and the limits together.
+const FIRST_READINGS: Duration = Duration::from_secs(3);
 
 /// How long background work may take to end.
 const LAST_WORK: Duration = Duration::from_secs(3);
@@ -222,13 +222,14 @@ async fn end(background: &TaskTracker, cancelled: &CancellationToken) {
 /// Waits for Mimir's addresses, the revocations and the limits. If they take longer, requests are served
 /// all the same, with 503.
 async fn await_first_readings(running: &Running, lasting: &Lasting) {
+    let deadline = tokio::time::Instant::now() + FIRST_READINGS;
     let resolving = resolve(&lasting.instances, &running.config.upstream);
-    let _ = tokio::time::timeout(FIRST_RESOLUTION, resolving).await;
+    let _ = tokio::time::timeout_at(deadline, resolving).await;
     if let Some(revocations) = &lasting.revocations {
-        let _ = tokio::time::timeout(FIRST_RESOLUTION, revocations.first_read()).await;
+        let _ = tokio::time::timeout_at(deadline, revocations.first_read()).await;
     }
     if running.config.tables_read().limits {
-        let _ = tokio::time::timeout(FIRST_RESOLUTION, lasting.limits.first_rows()).await;
+        let _ = tokio::time::timeout_at(deadline, lasting.limits.first_rows()).await;
     }
 }
 

@@ -85,11 +85,11 @@ pub struct Limits {
 /// Proof that the request may be forwarded.
 pub struct Permit {
     grant: Grant,
-    hold: Hold,
+    slots: HeldSlots,
 }
 
 /// What a permit holds until the response has ended. Dropping it frees the slots.
-pub struct Hold(#[expect(dead_code, reason = "it is there to be dropped")] Box<Held>);
+pub struct HeldSlots(#[expect(dead_code, reason = "it is there to be dropped")] Box<Held>);
 
 struct Held {
     _slot: Slot,
@@ -149,11 +149,11 @@ struct Resolved {
 }
 
 /// So much may be expected of the bodies of an organisation even without an upload buffer: who streams takes memory,
-/// too.
+/// too. It is 64 bodies of 128 KiB, which is the most that is expected of one.
 const LEAST_EXPECTED: usize = 8 << 20;
 
 /// With fewer accounts than this, idle ones are not removed.
-const FEW: usize = 1024;
+const ACCOUNTS_KEPT_WHEN_IDLE: usize = 1024;
 
 /// How often devices that owe nothing are forgotten.
 const TIDY_INTERVAL: Duration = Duration::from_secs(5);
@@ -187,7 +187,7 @@ impl Limits {
         }
     }
 
-    /// Has another configuration hold from now on, for accounts that exist as well.
+    /// Applies another configuration, to existing accounts as well.
     pub fn reconfigure(&self, config: OrganisationsConfig) {
         self.uploads.resize(config.upload_total_bytes);
         self.shares.resize(config.in_flight, config.organisation_percent);
@@ -334,7 +334,7 @@ impl Limits {
         self.check_memory(route)?;
         let others = others.into_iter().map(|other| other.charging(received.clone())).collect();
         let held = Held { _slot: first.charging(received), _others: others, _share: share };
-        Ok(Permit { grant, hold: Hold(Box::new(held)) })
+        Ok(Permit { grant, slots: HeldSlots(Box::new(held)) })
     }
 
     fn note(
@@ -359,7 +359,7 @@ impl Limits {
         Resolved { own, from_rows: from_rows.keys }
     }
 
-    /// Has the limits that hold now hold for accounts that exist.
+    /// Applies the current limits to existing accounts.
     fn apply(&self, concerns: impl Fn(&OrganisationId) -> bool) {
         let _alone = self.applying.lock();
         let burst = self.config.load().burst;
@@ -386,7 +386,7 @@ impl Limits {
         }
         drop(accounts);
         let mut accounts = self.accounts.write();
-        if accounts.len() >= FEW && accounts.len() == accounts.capacity() {
+        if accounts.len() >= ACCOUNTS_KEPT_WHEN_IDLE && accounts.len() == accounts.capacity() {
             // Before the map grows: a slot holds its account, so an account without other holders
             // has no slot taken.
             accounts.retain(|_, one| Arc::strong_count(one) > 1 || !one.is_idle());
@@ -415,8 +415,8 @@ impl Permit {
         &self.grant
     }
 
-    pub fn into_hold(self) -> Hold {
-        self.hold
+    pub fn into_held_slots(self) -> HeldSlots {
+        self.slots
     }
 }
 

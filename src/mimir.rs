@@ -14,7 +14,7 @@ pub mod silence;
 mod transport;
 
 pub use headers::{TENANT_HEADER, is_never_forwarded, passes};
-pub use retry::{Attempts, MAX_DELAY, Retriable, next_delay};
+pub use retry::{MAX_DELAY, Retriable, next_delay, retrying};
 pub use transport::{ExchangeError, MimirChange, MimirConfig, MimirHandle};
 
 use http::HeaderMap;

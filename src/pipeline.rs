@@ -1,13 +1,13 @@
-//! THE function: one request from its head to its response, top to bottom.
+//! Serves one request. The steps run from top to bottom.
 //!
 //! ```text
 //! bytes -> Route -> Principal -> Grant -> Permit -> upstream response
 //!          (what)   (who)        (may)    (now)     or AdminGrant -> our own
 //! ```
-//! Each step mints what the next one needs; the order is the security of the whole. Whatever goes
+//! Each step makes the value that the next one takes; the order is the security of the whole. Whatever goes
 //! wrong becomes a [`Rejection`], and whatever happens ends in the request's [`Record`].
 
-mod answer_body;
+mod proxy_body;
 mod silences;
 
 use std::net::IpAddr;
@@ -38,7 +38,7 @@ use crate::tls::DeviceCertificate;
 use crate::trace::Tracer;
 use silences::SilenceChange;
 
-pub use answer_body::AnswerBody;
+pub use proxy_body::ProxyBody;
 
 /// What an administrator may send: a few fields of JSON.
 const ADMIN_BODY_BYTES: u64 = 64 << 10;
@@ -49,7 +49,7 @@ const WEBHOOK_BODY_BYTES: u64 = 1 << 20;
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 /// What a client gets: Mimir's body or ours, with the request's record in it.
-pub type PublicBody = ObservedBody<AnswerBody>;
+pub type PublicBody = ObservedBody<ProxyBody>;
 
 /// One worker's pipeline: the stages that a request goes through.
 pub struct Pipeline {
@@ -107,7 +107,7 @@ impl Pipeline {
                 record.set_upstream(forwarded.address);
                 record.set_status(forwarded.response.status().as_u16());
                 let observed = |body| {
-                    ObservedBody::new(AnswerBody::Upstream(body), record, RequestOutcome::Forwarded)
+                    ObservedBody::new(ProxyBody::Upstream(body), record, RequestOutcome::Forwarded)
                 };
                 forwarded.response.map(observed)
             }
@@ -161,7 +161,7 @@ impl Pipeline {
         let route = route::find(&parts)?;
         record.set_route(route);
         self.limits.shed(route, &self.lag)?;
-        self.check_form(route, &parts, &client_body)?;
+        self.check_sizes(route, &parts, &client_body)?;
 
         // Files that are the same for everybody, and hold no data.
         if let Access::Anyone(file) = route.access {
@@ -215,7 +215,7 @@ impl Pipeline {
         let expected = self.limits.expect(&grant, &client_body.size_hint())?;
         let body = self.body(route, client_body, record).await?;
         body.expect(expected);
-        self.measure(route, &parts, &body)?;
+        self.check_patterns_and_expressions(route, &parts, &body)?;
         if !parts.headers.contains_key(&header::EXPECT) {
             // A slow client holds no slot while it sends. One that expects a 100 waits for a permit.
             let step = record.span().child("read the body");
@@ -260,6 +260,7 @@ impl Pipeline {
             call.route,
             organisation.clone(),
         );
+        action.set_target(call.route.id_in(call.uri.path()).map(|id| id.to_string()));
         let done = self.carry_out(call, organisation.as_ref(), client_body, record).await;
         match done {
             Ok((answer, target)) => {
@@ -309,9 +310,14 @@ impl Pipeline {
         })
     }
 
-    /// Measures the expressions of the query string, and has those of a form in the body measured as
-    /// it comes.
-    fn measure(&self, route: &Route, parts: &Parts, body: &RequestBody) -> Result<(), Rejection> {
+    /// Checks what the query string would cost Mimir: patterns outside expressions, or expressions. Those of a
+    /// form in the body are measured as it comes.
+    fn check_patterns_and_expressions(
+        &self,
+        route: &Route,
+        parts: &Parts,
+        body: &RequestBody,
+    ) -> Result<(), Rejection> {
         if route.surface == Surface::Alerts {
             return Ok(filters::check(parts.uri.query().unwrap_or_default())?);
         }
@@ -340,7 +346,7 @@ impl Pipeline {
         Ok(RequestBody::replaced(body, self.body_limits(route)))
     }
 
-    fn check_form(
+    fn check_sizes(
         &self,
         route: &Route,
         parts: &Parts,
@@ -375,12 +381,15 @@ impl Pipeline {
     }
 }
 
-/// A header's text for the log, cut off where it becomes unreasonable; several, as one that a
-/// balancer would make of them.
+/// How much of a header's values the log has.
+const SHOWN_HEADER_BYTES: usize = 200;
+
+/// The header's values joined by commas, as a balancer would join them, cut to [`SHOWN_HEADER_BYTES`] for the
+/// log.
 fn shown(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let values: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
     let value = values.join(&b", "[..]);
-    let text = String::from_utf8_lossy(&value[..value.len().min(200)]).into_owned();
+    let text = String::from_utf8_lossy(&value[..value.len().min(SHOWN_HEADER_BYTES)]).into_owned();
     (!values.is_empty()).then_some(text)
 }
 
@@ -390,8 +399,7 @@ fn failed(failure: ForwardFailure, record: &mut Record) -> Rejection {
     failure.error.into()
 }
 
-/// Has the connection closed after an answer. HTTP/2 has no such header; there the stream ends with
-/// its answer.
+/// Closes the connection after the answer. HTTP/2 has no such header; there the stream ends with its answer.
 fn close_connection<B>(client: Version, answer: &mut Response<B>) {
     match client {
         Version::HTTP_10 => *answer.version_mut() = Version::HTTP_10, // closes unless told otherwise
@@ -406,7 +414,7 @@ fn finish_own(
     outcome: RequestOutcome,
 ) -> Response<PublicBody> {
     record.set_status(answer.status().as_u16());
-    answer.map(|body| ObservedBody::new(AnswerBody::Own(body), record, outcome))
+    answer.map(|body| ObservedBody::new(ProxyBody::Own(body), record, outcome))
 }
 
 fn head_bytes(parts: &Parts) -> usize {

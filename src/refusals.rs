@@ -1,10 +1,10 @@
 //! The most recent requests that were not served, for `GET /admin/refusals`: what an operator wants to see
 //! of them without a search in the log, also while there are too many to log each.
 //!
-//! Each reason has a ring of its own, so a flood of one pushes out none of another. In a ring the source
-//! with the most places makes room, so that one source does not push out the others: a principal, or the
-//! network of a client that is not known. One for the process: workers that refuse at the same time are rare, and a ring is locked for
-//! the time of a move. A request that is served does not come here.
+//! Each reason has a ring of its own, so a flood of one pushes out none of another. In a full ring the source
+//! with the most refusals loses its oldest, so that one source does not push out the others: a principal, or
+//! the network of a client that is not known. One for the process: workers that refuse at the same time are
+//! rare, and a ring is locked for the time of a move. A request that is served does not come here.
 
 use std::array;
 use std::cmp::Reverse;
@@ -19,8 +19,8 @@ use time::OffsetDateTime;
 use crate::client_network::client_network;
 use crate::reason::Reason;
 
-/// Requests of one reason.
-pub const PLACES: usize = 32;
+/// Requests of one reason that are kept.
+pub const KEPT_PER_REASON: usize = 32;
 /// Characters of a text of the client's.
 const LONGEST: usize = 256;
 
@@ -84,9 +84,9 @@ impl Refusals {
         self.counts[at].fetch_add(1, Ordering::Relaxed);
         let refusal = refusal.bounded();
         let mut ring = self.rings[at].lock();
-        if ring.len() >= PLACES {
-            let place = least_missed(&ring, &refusal);
-            ring.remove(place);
+        if ring.len() >= KEPT_PER_REASON {
+            let index = least_missed(&ring, &refusal);
+            ring.remove(index);
             self.overwritten.fetch_add(1, Ordering::Relaxed);
         }
         ring.push_back(refusal);
@@ -138,7 +138,7 @@ impl Refusal {
     }
 }
 
-/// The place of the oldest refusal of the source that has the most, with the one that is to come.
+/// The index of the oldest refusal of the source that has the most, with the one that is to come.
 fn least_missed(ring: &VecDeque<Refusal>, next: &Refusal) -> usize {
     let count = |one: &Refusal| {
         let like = ring.iter().chain([next]).filter(|other| other.source() == one.source());
@@ -202,14 +202,14 @@ mod tests {
         let of = |reason| Filter { reason, ..Filter::default() };
         assert_eq!(refusals.newest(100, &of(Some(Reason::NotAMember))).len(), 1);
         let all = refusals.newest(100, &of(Some(Reason::NoCredential)));
-        assert_eq!(all.len(), PLACES);
+        assert_eq!(all.len(), KEPT_PER_REASON);
         let of_client = |last: u8| {
             all.iter().filter(|one| one.client == IpAddr::from([10, 0, 0, last])).count()
         };
         // The one of the second client is there still; the flood made room for the fourth.
         assert_eq!((of_client(2), of_client(3), of_client(4)), (1, 15, 16));
         assert_eq!(refusals.counts().map(|(_, count)| count).sum::<u64>(), 10_020);
-        assert_eq!(refusals.overwritten(), 10_020 - PLACES as u64 - 1);
+        assert_eq!(refusals.overwritten(), 10_020 - KEPT_PER_REASON as u64 - 1);
     }
 
     // What a request names is the client's choice, and so are the addresses of its network.

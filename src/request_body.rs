@@ -10,12 +10,12 @@
 //! connection that breaks in the middle of a body loses nothing. From then on the body of the turn
 //! before, if anything still holds it, ends as an error.
 
+mod ahead;
 mod error;
 mod expected;
 mod replay;
 mod upload_buffer;
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -35,6 +35,7 @@ use crate::edge::ClientBody;
 use crate::mimir;
 use crate::mimir::expression::ExpressionLimits;
 use crate::mimir::form::FormScanner;
+use ahead::{Ahead, MIN_PIECE_COST};
 pub use error::BodyError;
 pub use expected::{Expected, ExpectedBody};
 pub use replay::ReplayAllowance;
@@ -116,16 +117,7 @@ pub struct Transfer {
 }
 
 /// Less waiting than this in all is no slow body.
-const SLOW: Duration = Duration::from_millis(500);
-
-/// The least that a piece that is kept counts for.
-const LEAST: usize = 512;
-
-/// So many pieces are kept before small ones are joined.
-const MOST_LOOSE: usize = 64;
-
-/// A shorter piece that is kept is copied: what is left of its block is not worth keeping.
-const SMALL_PIECE_BYTES: usize = 8 << 10;
+const SLOW_BODY_WAIT: Duration = Duration::from_millis(500);
 
 struct Source {
     /// None once all of it has been taken.
@@ -142,18 +134,6 @@ struct Source {
     waited: Duration,
     /// Of `waited`, the time before anything was passed on.
     waited_ahead: Duration,
-}
-
-/// What has come of a body before Mimir was to get it.
-#[derive(Default)]
-struct Ahead {
-    frames: VecDeque<Frame<Bytes>>,
-    /// What the frames count for.
-    cost: usize,
-    /// How many of the frames, from the first, are copies of their own.
-    compact: usize,
-    /// Room for them in the upload buffer.
-    room: Option<UploadRoom>,
 }
 
 impl Transfer {
@@ -250,7 +230,8 @@ impl Transfer {
         let source = self.source();
         let waiting = source.waiting_since.map_or(Duration::ZERO, |since| since.elapsed());
         // While a body was read ahead, Mimir did not wait for it.
-        let has_waited = source.waited.saturating_sub(source.waited_ahead) + waiting >= SLOW;
+        let has_waited =
+            source.waited.saturating_sub(source.waited_ahead) + waiting >= SLOW_BODY_WAIT;
         match (source.client.is_some(), has_waited) {
             (true, true) => Pace::Awaited,
             (true, false) => Pace::Unfinished,
@@ -293,7 +274,7 @@ impl Transfer {
             None => source.kept = None,
         }
         // With a known length the last piece is the end: there is no further poll.
-        if source.client.is_none() && source.ahead.frames.is_empty() {
+        if source.client.is_none() && source.ahead.is_empty() {
             self.complete.store(true, Ordering::Relaxed);
         }
         Poll::Ready(Some(Ok(frame)))
@@ -380,74 +361,8 @@ impl Source {
 
     fn is_at_end(&self, pieces: usize) -> bool {
         let replayed = self.kept.as_ref().is_none_or(|kept| kept.piece(pieces).is_none());
-        replayed
-            && self.ahead.frames.is_empty()
-            && self.client.as_ref().is_none_or(Body::is_end_stream)
+        replayed && self.ahead.is_empty() && self.client.as_ref().is_none_or(Body::is_end_stream)
     }
-}
-
-impl Ahead {
-    /// The most that the frames may count for.
-    fn most(&self, without_room: usize) -> usize {
-        self.room.as_ref().map_or(without_room, UploadRoom::bytes)
-    }
-
-    fn push(&mut self, frame: Frame<Bytes>) {
-        self.cost += cost(&frame);
-        self.frames.push_back(frame);
-    }
-
-    /// Adds what has come.
-    fn add(&mut self, frame: Frame<Bytes>) {
-        self.push(frame);
-        if self.frames.len() - self.compact >= MOST_LOOSE {
-            self.compact();
-        }
-    }
-
-    fn pop(&mut self) -> Option<Frame<Bytes>> {
-        let frame = self.frames.pop_front();
-        self.compact = self.compact.saturating_sub(1);
-        if self.frames.is_empty() {
-            self.room = None;
-        }
-        frame
-    }
-
-    /// Joins small pieces that will be kept for a while, in memory of their own: each of them may keep
-    /// a whole block of the connection's read buffer, of 8 KiB and more, although it is a few bytes
-    /// long.
-    fn compact(&mut self) {
-        for frame in self.frames.split_off(self.compact) {
-            self.cost -= cost(&frame);
-            let frame = match frame.into_data() {
-                Ok(small) if small.len() < SMALL_PIECE_BYTES => self.join(&small),
-                Ok(data) => Frame::data(data),
-                Err(trailers) => trailers,
-            };
-            self.push(frame);
-        }
-        self.compact = self.frames.len();
-    }
-
-    /// A copy of a piece, with the last of the others before it if that is small as well.
-    fn join(&mut self, small: &Bytes) -> Frame<Bytes> {
-        let fits = |last: &Bytes| last.len() + small.len() <= SMALL_PIECE_BYTES;
-        if self.frames.back().and_then(Frame::data_ref).is_some_and(fits)
-            && let Some(last) = self.frames.pop_back()
-        {
-            self.cost -= cost(&last);
-            let last = last.into_data().unwrap_or_default();
-            return Frame::data([last, small.clone()].concat().into());
-        }
-        Frame::data(Bytes::copy_from_slice(small))
-    }
-}
-
-/// What a piece that was read ahead counts for: its bytes, so that a body of a known length fits its room
-/// to the last one. An empty piece takes room as well.
-fn cost(frame: &Frame<Bytes>) -> usize {
-    frame.data_ref().map(Bytes::len).filter(|bytes| *bytes > 0).unwrap_or(LEAST)
 }
 
 /// Removes from a client's trailers whatever it may not send as a header.
@@ -473,8 +388,8 @@ impl RequestBody {
     /// A body of the proxy's own that replaces a client's.
     pub fn replaced(bytes: Bytes, limits: BodyLimits) -> Self {
         let hint = SizeHint::with_exact(bytes.len() as u64);
-        let ahead = Ahead { frames: VecDeque::from([Frame::data(bytes)]), ..Ahead::default() };
-        Self { transfer: Some(Arc::new(Transfer::of(None, ahead, hint, limits))), ..Self::empty() }
+        let transfer = Transfer::of(None, Ahead::of(bytes), hint, limits);
+        Self { transfer: Some(Arc::new(transfer)), ..Self::empty() }
     }
 
     /// A body without bytes.
@@ -515,7 +430,7 @@ impl RequestBody {
         let mut room = Some(room);
         poll_fn(|cx| {
             let mut source = transfer.source();
-            while source.client.is_some() && source.ahead.cost < source.ahead.most(most) {
+            while source.client.is_some() && !source.ahead.is_full(most) {
                 let frame = match transfer.poll_client(&mut source, cx) {
                     Poll::Ready(Some(Ok(frame))) => frame,
                     Poll::Ready(Some(Err(fault))) => return Poll::Ready(Err(fault)),
@@ -526,7 +441,7 @@ impl RequestBody {
                         if let Some(room) = room.take() {
                             let rest = transfer.hint.upper().map(|all| usize::try_from(all).ok());
                             let bytes = rest.flatten().map_or(most, |all| all.min(most));
-                            source.ahead.room = room(bytes.max(LEAST));
+                            source.ahead.room = room(bytes.max(MIN_PIECE_COST));
                         }
                         if source.ahead.room.is_none() {
                             // From here on the client is not waited for until it is polled again.
@@ -540,11 +455,11 @@ impl RequestBody {
             }
             source.waited_ahead = source.waited;
             // There is nothing to pass on.
-            if source.client.is_none() && source.ahead.frames.is_empty() {
+            if source.client.is_none() && source.ahead.is_empty() {
                 transfer.complete.store(true, Ordering::Relaxed);
             }
             // With trailers the framing stays chunked.
-            if source.client.is_none() && source.ahead.frames.iter().all(Frame::is_data) {
+            if source.client.is_none() && !source.ahead.has_trailers() {
                 let _ = transfer.whole.set(transfer.received.get());
             }
             Poll::Ready(Ok(()))

@@ -41,7 +41,7 @@
 //!
 //! Only Mimir knows whether a rule is valid, and there is no dry run in its API. So writes are
 //! optimistic: a group is written, and if Mimir refuses it and names a rule, that rule goes into
-//! quarantine ([`reconcile::quarantine`]) and the rest of the group goes live. The alternative, to ask
+//! quarantine ([`reconcile::quarantine`]) and the rest of the group is stored. The alternative, to ask
 //! about each expression first, costs ten requests for each group of a cold start.
 //!
 //! # Full resync
@@ -67,8 +67,8 @@
 //! A deleted row and a row that could not be read look alike. Deleting a rule whose row was lost silences
 //! an alert, and nobody notices; keeping a rule for too long is noticed and harmless. So deletions are
 //! judged by asymmetric rules ([`plan::guard`], decision 12): a row that was deleted on purpose leaves a
-//! *tombstone*, in the same transaction, and its rule goes at once. A live rule without row and without
-//! tombstone is *missing*, and a few of those are enough to hold the deletion until an administrator
+//! *tombstone*, in the same transaction, and its rule goes at once. A rule in Mimir that has neither a row
+//! nor a tombstone is *missing*, and a few of those are enough to hold the deletion until an administrator
 //! confirms it. Very large deletions are held in any case. A held deletion has an ID, which is a digest
 //! of the rules that it would delete: a confirmation is for these rules and no others.
 //!
@@ -120,4 +120,5 @@ pub use schedule::triggers::Triggers;
 pub use spec::alert_rule::{AlertRule, Parsed, ROW_ANNOTATION, RuleDefaults, parse, row_of};
 pub use spec::promql::warn as promql_warning;
 pub use spec::rows::excess_reason;
+pub(crate) use status::outcome::{DATABASE_UNAVAILABLE, MIMIR_UNAVAILABLE, NO_TENANT};
 pub use status::outcome::{HeldDeletion, OutcomeKind, SyncOutcome};

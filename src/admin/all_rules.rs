@@ -120,7 +120,7 @@ pub(super) async fn status(parts: &Admin, _: &OperatorGrant) -> Result<Answer, A
         sum(|sync| sync.stored),
         sum(|sync| sync.live),
         sum(|sync| sync.failing),
-        sum(|sync| sync.not_live),
+        sum(|sync| sync.not_in_mimir),
     );
     // Organisations with a problem come first, so that the limit does not cut them off.
     syncs.sort_by_key(|sync| {

@@ -89,9 +89,14 @@ impl Audit {
 }
 
 impl Action {
-    /// It was done; `target` is what it acted on.
-    pub fn done(&mut self, target: Option<String>) {
+    /// What its path names. A request may be done although its client has gone, and its line must say to what.
+    pub fn set_target(&mut self, target: Option<String>) {
         self.target = target;
+    }
+
+    /// It was done; `target` is what it acted on, if the path does not say.
+    pub fn done(&mut self, target: Option<String>) {
+        self.target = target.or(self.target.take());
         self.outcome = "done";
     }
 

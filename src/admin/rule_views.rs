@@ -231,7 +231,7 @@ pub(super) fn sync_view(sync: Option<&SyncRow>) -> SyncView {
         stored: sync.map_or(0, |sync| sync.stored),
         live: sync.map_or(0, |sync| sync.live),
         failing: sync.map_or(0, |sync| sync.failing),
-        not_live: sync.map_or(0, |sync| sync.not_live),
+        not_live: sync.map_or(0, |sync| sync.not_in_mimir),
         synced_at: sync.and_then(|sync| sync.synced_at).map(rfc3339),
         problem: sync.and_then(|sync| some(&sync.problem)),
         problem_since: sync.and_then(|sync| sync.problem_since).map(rfc3339),

@@ -107,7 +107,7 @@ async fn rule_views(
             expr: row.expr,
             state: status.map_or("pending", |status| status.state.name()).to_owned(),
             reason: status.map_or_else(String::new, |status| status.reason.clone()),
-            live_hash: status.and_then(|status| status.live_hash.clone()),
+            live_hash: status.and_then(|status| status.rule_hash.clone()),
             live_since: status.and_then(|status| status.synced_at).map(rfc3339),
             stored_since: status.and_then(|status| status.synced_at).map(rfc3339),
             evaluated_at: status.and_then(|status| status.evaluated_at).map(rfc3339),

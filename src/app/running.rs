@@ -102,7 +102,7 @@ impl Lasting {
         let limits = Limits::new(
             config.limits.organisations.clone(),
             config.limits.memory,
-            move || upstream.places(),
+            move || upstream.capacity(),
             Arc::clone(&metrics),
         );
         Self {

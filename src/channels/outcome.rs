@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::labels::OutcomeKind;
 use crate::mimir::Retriable as _;
 use crate::mimir::alertmanager::AlertmanagerError;
+use crate::rules::{DATABASE_UNAVAILABLE, MIMIR_UNAVAILABLE, NO_TENANT};
 use crate::store::{GuardHeld, StoreError, shortened};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,12 +33,9 @@ pub(crate) struct Failure {
     pub(crate) is_transient: bool,
 }
 
-const MIMIR_UNAVAILABLE: &str = "Mimir is temporarily unavailable";
 const NO_ALERTMANAGER: &str =
     "notifications are not available: the operator has to switch on Mimir's Alertmanager";
 const REFUSED: &str = "Mimir refuses the organisation's channels and routes as a whole";
-const DATABASE_UNAVAILABLE: &str = "the database is temporarily unavailable";
-const NO_TENANT: &str = "the organisation's ID is not a valid tenant ID";
 
 impl Outcome {
     pub(crate) fn kind(&self) -> OutcomeKind {

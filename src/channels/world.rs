@@ -1,11 +1,13 @@
 //! What a reconcile asks of Mimir. A trait, so that tests run whole reconciles against a model of Mimir
 //! that refuses, fails and forgets.
 
+use std::time::Duration;
+
 use crate::election::lease::{Lease, LeaseLost};
-use crate::mimir::Attempts;
 use crate::mimir::alertmanager::{
     AlertmanagerClient, AlertmanagerError, Checked, ConfigurationBody, Redactor,
 };
+use crate::mimir::{Retriable, retrying};
 use crate::tenancy::TenantId;
 
 /// Why Mimir did not do it.
@@ -14,6 +16,29 @@ pub(crate) enum WriteError {
     /// Another copy may lead.
     LeaseLost,
     Mimir(AlertmanagerError),
+}
+
+impl Retriable for WriteError {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::LeaseLost => false,
+            Self::Mimir(error) => error.is_transient(),
+        }
+    }
+
+    fn is_slow(&self) -> bool {
+        match self {
+            Self::LeaseLost => false,
+            Self::Mimir(error) => error.is_slow(),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::LeaseLost => None,
+            Self::Mimir(error) => error.retry_after(),
+        }
+    }
 }
 
 /// What changes nothing.
@@ -53,16 +78,17 @@ impl LiveWorld<'_> {
         &self,
         call: impl Fn() -> F,
     ) -> Result<T, WriteError> {
-        let mut attempts = Attempts::default();
-        loop {
+        retrying(move || {
             // Each attempt checks the lease again: it may have ended during the delay.
-            match self.lease.during(call()).await {
-                Err(LeaseLost) => return Err(WriteError::LeaseLost),
-                Ok(Ok(done)) => return Ok(done),
-                Ok(Err(error)) if attempts.waits_after(&error).await => {}
-                Ok(Err(error)) => return Err(WriteError::Mimir(error)),
+            let attempt = self.lease.during(call());
+            async move {
+                match attempt.await {
+                    Ok(done) => done.map_err(WriteError::Mimir),
+                    Err(LeaseLost) => Err(WriteError::LeaseLost),
+                }
             }
-        }
+        })
+        .await
     }
 }
 
@@ -116,11 +142,5 @@ pub(crate) async fn stored(
     client: &AlertmanagerClient,
     tenant: &TenantId,
 ) -> Result<Option<ConfigurationBody>, AlertmanagerError> {
-    let mut attempts = Attempts::default();
-    loop {
-        match client.configuration(tenant).await {
-            Err(error) if attempts.waits_after(&error).await => {}
-            read => return read,
-        }
-    }
+    retrying(|| client.configuration(tenant)).await
 }

@@ -10,7 +10,9 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Clone, Debug)]
 pub struct RequestId(HeaderValue);
 
-const LONGEST: usize = 64;
+/// The longest identifier of a client's that is kept. UUIDs and trace identifiers fit, and it cannot make a line of
+/// the log long.
+const MAX_ID_BYTES: usize = 64;
 
 impl RequestId {
     /// Takes the client's identifier, or makes one.
@@ -48,7 +50,7 @@ impl RequestId {
 
 /// What may stand in a log without being quoted.
 fn is_harmless(id: &[u8]) -> bool {
-    (1..=LONGEST).contains(&id.len())
+    (1..=MAX_ID_BYTES).contains(&id.len())
         && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
 }
 

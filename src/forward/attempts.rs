@@ -42,6 +42,10 @@ pub(super) const REFUSAL_BYTES: usize = 4 << 10;
 /// How many kept connections one request may find closed before it opens a new one.
 const MAX_RESENDS: usize = 3;
 
+/// A connection that breaks after a fifth of `upstream.response_timeout` counts as late (docs/decisions/0010), which by
+/// default is after 30 s: Mimir's write timeout, which may be why, is two minutes by default and may be shorter.
+const LATE_DIVISOR: u32 = 5;
+
 /// Whether a connection broke so long after its request had been sent that the request may be why: Go's server closes it
 /// without an answer once `server.http-write-timeout` is over, and Mimir's own timeout of a query may be as long (both
 /// are two minutes by default). Like one that is late, such a request is not sent again, and counts only together with
@@ -59,7 +63,7 @@ fn is_late(
     let (is_sent, sent_at) = transfer.map_or((true, begun), |transfer| {
         (transfer.is_complete(), transfer.last_piece().max(begun))
     });
-    is_sent && sent_at.elapsed() >= response_timeout / 5
+    is_sent && sent_at.elapsed() >= response_timeout / LATE_DIVISOR
 }
 
 /// What all requests of a worker share.

@@ -13,7 +13,7 @@ use super::error::StreamError;
 use super::pool::PooledConnection;
 use super::wire::WireFault;
 use crate::labels::InstanceFault;
-use crate::limits::Hold;
+use crate::limits::HeldSlots;
 
 /// A response's body. After a complete body the connection returns to the pool; dropping it earlier
 /// closes the connection, which cancels the request in Mimir.
@@ -22,7 +22,7 @@ pub struct ResponseBody {
     first: Option<Bytes>,
     /// Until the end of the body.
     connection: Option<PooledConnection>,
-    _hold: Hold,
+    _slots: HeldSlots,
     idle: Duration,
     waiting_since: Option<Instant>,
     /// When the client was given a piece. It asks for the next one when it has room.
@@ -39,13 +39,13 @@ impl ResponseBody {
     pub(super) fn new(
         first: Option<Bytes>,
         connection: PooledConnection,
-        hold: Hold,
+        slots: HeldSlots,
         idle: Duration,
     ) -> Self {
         let mut body = Self {
             first,
             connection: Some(connection),
-            _hold: hold,
+            _slots: slots,
             idle,
             waiting_since: None,
             given_at: None,

@@ -123,7 +123,7 @@ impl Forwarder {
     ) -> Forwarded {
         let address = connection.slot.instance.address;
         let idle_timeout = self.upstream.config.idle_timeout;
-        let body = ResponseBody::new(first, connection, permit.into_hold(), idle_timeout);
+        let body = ResponseBody::new(first, connection, permit.into_held_slots(), idle_timeout);
         let mut response = response.map(|()| body);
         headers::for_client(response.headers_mut(), id);
         Forwarded { response, address }

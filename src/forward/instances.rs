@@ -100,7 +100,7 @@ impl Instances {
 
     /// How many requests all instances accept together, without the ejected ones. If all are
     /// ejected, all count, because they are tried.
-    pub fn places(&self) -> usize {
+    pub fn capacity(&self) -> usize {
         let instances = self.current.load();
         let used = instances.iter().filter(|instance| !instance.is_ejected()).count();
         let count = if used == 0 { instances.len().max(1) } else { used };

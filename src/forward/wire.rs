@@ -26,7 +26,7 @@ use http::{HeaderName, Method, Response};
 use http_body::Frame;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
-use answer::{Place, Rest, take_head};
+use answer::{HeaderSpan, Rest, take_head};
 use chunks::Step;
 pub use fault::WireFault;
 pub(super) use room::LargeReads;
@@ -64,7 +64,7 @@ pub(super) struct Wire<S = Socket> {
     /// The deadline of the instance's answer. It stays from request to request, because setting a
     /// timer costs more than moving one.
     pub(super) timer: Deadline,
-    places: Vec<Place>,
+    spans: Vec<HeaderSpan>,
 }
 
 impl Wire {
@@ -93,7 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             rest: Rest::NONE,
             keeps: true,
             timer: Deadline::default(),
-            places: Vec::new(),
+            spans: Vec::new(),
         }
     }
 
@@ -147,8 +147,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         loop {
             if !self.input.is_empty() {
-                let Self { input, method, interim, places, .. } = &mut *self;
-                let head = take_head(input, method, interim, places);
+                let Self { input, method, interim, spans, .. } = &mut *self;
+                let head = take_head(input, method, interim, spans);
                 if let Some(head) = head.map_err(WireFault::Malformed)? {
                     self.rest = head.rest;
                     self.keeps = head.keeps;

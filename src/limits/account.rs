@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::devices::{Device, DevicePlace, Devices};
+use super::devices::{Device, DeviceSlot, Devices};
 use super::rate::Rate;
 use super::shares::Holding;
 use super::slots::Slots;
@@ -26,14 +26,14 @@ pub(super) struct Accounts {
     began: Instant,
     own: BySurface<Account>,
     pub(super) devices: Devices,
-    /// Its requests in the [`Queue`]: those that wait for a slot of its own,
+    /// Requests that wait for one of the organisation's slots, by surface.
     waiting: BySurface<AtomicUsize>,
-    /// and those that wait for their device's turn, and hold up none of the others.
+    /// Requests that wait for their device's slot or rate. They block no other of the organisation's.
     waiting_devices: AtomicUsize,
 }
 
 /// Requests that may wait, for each slot.
-const WAITING: usize = 4;
+const MAX_WAITING_PER_SLOT: usize = 4;
 
 /// So many may wait for their rate where there is no limit on slots.
 const MOST_WAITING_FOR_RATES: usize = 64;
@@ -54,22 +54,22 @@ impl Queue {
         self.most.store(most, Ordering::Relaxed);
     }
 
-    /// As requests of one organisation find it, of which so many wait.
-    pub(super) fn seen_by<'a>(&'a self, own: &'a AtomicUsize) -> Places<'a> {
-        Places { queue: self, own }
+    /// Its part for one group of an organisation's requests, of which `own` counts those that wait.
+    pub(super) fn seen_by<'a>(&'a self, own: &'a AtomicUsize) -> QueueShare<'a> {
+        QueueShare { queue: self, own }
     }
 }
 
-/// The places to wait in, for some of the requests of one organisation.
+/// Room to wait, for one group of an organisation's requests: those of one surface, or of its devices.
 #[derive(Clone, Copy)]
-pub(super) struct Places<'a> {
+pub(super) struct QueueShare<'a> {
     queue: &'a Queue,
     own: &'a AtomicUsize,
 }
 
-impl<'a> Places<'a> {
-    /// Takes a place, if there is one: they may have another while they have fewer than are free. Alone they get half of
-    /// all, and a few organisations that want as many as they can get leave some to everybody else.
+impl<'a> QueueShare<'a> {
+    /// Reserves room to wait. One group of an organisation's requests may have as many waiting as there is room left,
+    /// so one group alone gets at most half, and a few that want as much as they can get leave some to everybody else.
     fn take(self) -> Option<[Waiting<'a>; 2]> {
         let most = self.queue.most.load(Ordering::Relaxed);
         let (all, waiting) = Waiting::among(&self.queue.waiting);
@@ -135,7 +135,7 @@ pub(super) struct Slot {
     surface: Surface,
     /// Bytes of its body so far, from the moment at which it has its permit: what is refused is not charged.
     received: Option<ReceivedBytes>,
-    device: Option<DevicePlace>,
+    device: Option<DeviceSlot>,
 }
 
 impl Accounts {
@@ -157,7 +157,7 @@ impl Accounts {
         }
     }
 
-    /// Has the limits hold from now on. Who has a slot keeps it, and what is owed stays owed.
+    /// Applies new limits. Requests in flight keep their slots, and debts stay.
     pub(super) fn adopt(&self, limits: &OrganisationLimits, burst: Duration) {
         let now = self.began.elapsed();
         for surface in LIMITED {
@@ -178,13 +178,13 @@ impl Accounts {
         let device = match device.and_then(|device| self.devices.account(surface, device)) {
             None => None,
             Some(account) => {
-                let places = queue.seen_by(&self.waiting_devices);
-                let place = DevicePlace::take(account, self.began, deadline, places);
-                Some(place.await?)
+                let share = queue.seen_by(&self.waiting_devices);
+                let slot = DeviceSlot::take(account, self.began, deadline, share);
+                Some(slot.await?)
             }
         };
-        let places = queue.seen_by(self.waiting.of(surface));
-        if !self.own.of(surface).take_slot(deadline, places).await {
+        let share = queue.seen_by(self.waiting.of(surface));
+        if !self.own.of(surface).take_slot(deadline, share).await {
             return Err(LimitError::InFlight { whose: Whose::Organisation });
         }
         let slot = Slot { accounts: self, surface, received: None, device };
@@ -275,13 +275,13 @@ impl Account {
     }
 
     /// First come, first served.
-    pub(super) async fn take_slot(&self, deadline: Instant, places: Places<'_>) -> bool {
+    pub(super) async fn take_slot(&self, deadline: Instant, share: QueueShare<'_>) -> bool {
         if self.slots.try_take() {
             return true;
         }
-        let most = self.slots.size().saturating_mul(WAITING);
+        let most = self.slots.size().saturating_mul(MAX_WAITING_PER_SLOT);
         let Some(_waiting) = Waiting::begin(&self.waiting, most) else { return false };
-        let Some(_place) = places.take() else { return false };
+        let Some(_room) = share.take() else { return false };
         self.slots.take(deadline).await
     }
 
@@ -291,12 +291,12 @@ impl Account {
         &self,
         began: Instant,
         deadline: Instant,
-        places: Places<'_>,
+        share: QueueShare<'_>,
     ) -> Result<(), LimitError> {
         let most = self.slots.size().min(MOST_WAITING_FOR_RATES);
         let waiting = Waiting::begin(&self.waiting, most);
-        let place = places.take();
-        let may_wait = waiting.is_some() && place.is_some();
+        let room = share.take();
+        let may_wait = waiting.is_some() && room.is_some();
         let deadline = if may_wait { deadline } else { Instant::now() };
         self.wait_for_rates(Whose::Device, began, deadline).await
     }
@@ -310,7 +310,7 @@ impl Slot {
     /// With the bytes that are charged in the end. To be called when nothing refuses the request any more: its
     /// sender comes back when it was told to, and would find that each refusal has put the time off.
     pub(super) fn charging(mut self, received: Option<ReceivedBytes>) -> Self {
-        self.device = self.device.take().map(|place| place.charging(received.clone()));
+        self.device = self.device.take().map(|slot| slot.charging(received.clone()));
         self.received = received;
         self
     }
@@ -509,7 +509,7 @@ mod tests {
     // Seen: one organisation has as many waiting as may wait on its surfaces together, which were more than may wait of
     // all, so the others were refused where they had to wait for a moment.
     #[tokio::test(start_paused = true)]
-    async fn an_organisation_that_has_all_wait_leaves_places_to_others() {
+    async fn an_organisation_that_has_all_wait_leaves_room_to_others() {
         let (greedy, others) = (accounts(limits(50, 0, 0)), accounts(limits(1, 0, 0)));
         let (queue, deadline) = (Queue::new(100), Instant::now() + 10 * MS);
         let slot = |accounts: &Arc<Accounts>| {

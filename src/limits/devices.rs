@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
-use super::account::{Account, BySurface, LIMITED, Places, limits_of};
+use super::account::{Account, BySurface, LIMITED, QueueShare, limits_of};
 use super::{LimitError, Whose};
 use crate::authn::{Identity, Principal};
 use crate::config::{LimitsBySurface, SurfaceLimits};
@@ -62,7 +62,7 @@ struct Shards {
 }
 
 /// What a request holds of its device's account. Dropping it frees the slot and charges the bytes.
-pub(super) struct DevicePlace {
+pub(super) struct DeviceSlot {
     account: Arc<Account>,
     began: Instant,
     received: Option<ReceivedBytes>,
@@ -201,22 +201,22 @@ impl Drop for Devices {
     }
 }
 
-impl DevicePlace {
+impl DeviceSlot {
     /// Waits for a slot and for the device's turn.
     pub(super) async fn take(
         account: Arc<Account>,
         began: Instant,
         deadline: Instant,
-        places: Places<'_>,
+        share: QueueShare<'_>,
     ) -> Result<Self, LimitError> {
-        if !account.take_slot(deadline, places).await {
+        if !account.take_slot(deadline, share).await {
             return Err(LimitError::InFlight { whose: Whose::Device });
         }
-        let place = Self { account, began, received: None };
-        if place.account.has_rates() {
-            place.account.wait_for_device_rates(began, deadline, places).await?;
+        let slot = Self { account, began, received: None };
+        if slot.account.has_rates() {
+            slot.account.wait_for_device_rates(began, deadline, share).await?;
         }
-        Ok(place)
+        Ok(slot)
     }
 
     /// With the bytes to be charged in the end.
@@ -226,7 +226,7 @@ impl DevicePlace {
     }
 }
 
-impl Drop for DevicePlace {
+impl Drop for DeviceSlot {
     fn drop(&mut self) {
         self.account.give_back();
         self.account.charge(self.began, self.received.as_ref());
@@ -291,7 +291,7 @@ mod tests {
         let (devices, of_all) = devices(&rate(1));
         let (began, queue, own) = (Instant::now(), Queue::new(100), AtomicUsize::new(0));
         let take = async |account: Option<Arc<Account>>| {
-            DevicePlace::take(account.unwrap(), began, Instant::now(), queue.seen_by(&own)).await
+            DeviceSlot::take(account.unwrap(), began, Instant::now(), queue.seen_by(&own)).await
         };
         for _ in 0..MOST {
             drop(take(devices.account(Surface::Push, key())).await.ok().unwrap());
@@ -323,14 +323,14 @@ mod tests {
         let device = key();
         let take = async || {
             let account = devices.account(Surface::Push, device).unwrap();
-            DevicePlace::take(account, began, Instant::now(), queue.seen_by(&own)).await
+            DeviceSlot::take(account, began, Instant::now(), queue.seen_by(&own)).await
         };
-        let place = take().await;
-        assert!(place.is_ok());
+        let slot = take().await;
+        assert!(slot.is_ok());
         devices.tidy(began.elapsed());
         let busy = LimitError::InFlight { whose: Whose::Device };
         assert_eq!(take().await.err(), Some(busy));
-        drop(place);
+        drop(slot);
         assert!(take().await.is_ok());
     }
 }

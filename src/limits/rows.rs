@@ -139,7 +139,7 @@ impl Rows {
 }
 
 impl Limits {
-    /// Those of some rows that are no limits, but at most 100.
+    /// The faults of some rows, at most 100 of them.
     pub fn faults_of(rows: &[LimitRow]) -> Vec<RowFault> {
         Read::of(rows, &Read::default()).faults
     }

@@ -180,9 +180,9 @@ impl Shares {
         Some(Share { holders: holders.clone(), shares: Some(Arc::clone(self)) })
     }
 
-    /// Waits if there is a place. An organisation may have another request waiting while fewer of it wait than there are
-    /// places left: those that hold their share already and want more would otherwise fill them all, and a newcomer
-    /// would not be asked whether there is a slot. Those that come later do not matter, here either.
+    /// Waits if there is room to wait. An organisation may have another request waiting while fewer of it wait than
+    /// there is room for: those that hold their share already and want more would otherwise take all of it, and a
+    /// newcomer would not be asked whether there is a slot. Those that come later do not matter, here either.
     fn stand_in_line(
         self: &Arc<Self>,
         holders: Holders,

@@ -22,7 +22,7 @@ const BACKLOG: i32 = 1024;
 /// The pause when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often silent clients are looked for while a connection waits for a place.
+/// How often silent clients are looked for while a connection waits for a slot.
 const EVICTION_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How often it is logged that the limit is reached.
@@ -69,7 +69,7 @@ pub async fn accept(
     cancelled: CancellationToken,
 ) {
     let listener = listener.into();
-    let mut places = Places::new(max_connections);
+    let mut slots = ConnectionSlots::new(max_connections);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -78,8 +78,8 @@ pub async fn accept(
         };
         match accepted.and_then(|(socket, peer)| Ok((socket.into_std()?, peer))) {
             Ok((socket, peer)) => {
-                if let Some(place) = places.next(workers, &cancelled).await {
-                    workers.hand_over(socket, peer, place);
+                if let Some(slot) = slots.next(workers, &cancelled).await {
+                    workers.hand_over(socket, peer, slot);
                 }
             }
             Err(error) if is_of_one_connection(&error) => {}
@@ -90,25 +90,25 @@ pub async fn accept(
         }
     }
     for _ in 0..if is_inherited { 0 } else { BACKLOG } {
-        let Some(place) = places.free() else { return };
+        let Some(slot) = slots.free() else { return };
         // Not by the budget of this task's turn, which is less than the queue.
         let accepted = tokio::task::unconstrained(listener.accept()).now_or_never();
         let Some(Ok((socket, peer))) = accepted else { return };
         if let Ok(socket) = socket.into_std() {
-            workers.hand_over(socket, peer, place);
+            workers.hand_over(socket, peer, slot);
         }
     }
 }
 
-/// The places of `listen.max_connections` connections.
-struct Places {
+/// The slots of `listen.max_connections` connections.
+struct ConnectionSlots {
     all: Arc<Semaphore>,
     max_connections: usize,
     evicted: usize,
     logged: Option<Instant>,
 }
 
-impl Places {
+impl ConnectionSlots {
     fn new(max_connections: usize) -> Self {
         let all = Arc::new(Semaphore::new(max_connections));
         Self { all, max_connections, evicted: 0, logged: None }
@@ -118,31 +118,31 @@ impl Places {
         Arc::clone(&self.all).try_acquire_owned().ok()
     }
 
-    /// A place for a connection that has been accepted. If the process ends meanwhile, one more than there are: nobody
+    /// A slot for a connection that has been accepted. If the process ends meanwhile, one more than there are: nobody
     /// else has the connection any more.
     async fn next(
         &mut self,
         workers: &Workers,
         cancelled: &CancellationToken,
     ) -> Option<OwnedSemaphorePermit> {
-        let place = self.free();
-        if place.is_some() {
-            return place;
+        let slot = self.free();
+        if slot.is_some() {
+            return slot;
         }
         let found = async {
             loop {
                 self.evicted += workers.evict();
                 self.log();
                 let freed = timeout(EVICTION_INTERVAL, Arc::clone(&self.all).acquire_owned()).await;
-                if let Ok(place) = freed {
-                    return place.ok();
+                if let Ok(slot) = freed {
+                    return slot.ok();
                 }
             }
         };
         tokio::select! {
             biased;
             () = cancelled.cancelled() => {}
-            place = found => return place,
+            slot = found => return slot,
         }
         self.all.add_permits(1);
         self.free()

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::activity::Activity;
-use super::exchange::{AnswerBody, Exchange, StreamBody, Streams, Uploading};
+use super::exchange::{Exchange, Http1Body, Http2Body, Streams, Uploading};
 use super::framing::{BodyLength, Framing, Http2};
 use super::handshakes::Handshakes;
 use super::linger::linger;
@@ -32,7 +32,7 @@ use super::resting::{FAREWELL, Resting, Woken};
 use super::socket::{Protocol, Socket, protocol_of, read_first};
 use super::tls::{self, Session};
 use super::watch::{Action, Watch};
-use super::workers::{Doors, Handed};
+use super::workers::{HandOver, WorkerSenders};
 use crate::config::ListenConfig;
 use crate::edge::{MAX_HEADERS, UntilBodyEnds};
 use crate::labels::{ConnectionEnd, TlsHandshake};
@@ -41,53 +41,57 @@ use crate::pipeline::{Pipeline, PublicBody};
 use crate::tls::{ClientPolicy, DeviceCertificate};
 
 /// What all connections of a worker share.
-pub(super) struct Surroundings {
+pub(super) struct WorkerShared {
     /// The worker's own, so that workers do not count references in one place. It is replaced when the
     /// configuration changes.
-    front: ArcSwap<Front>,
+    serving: ArcSwap<Serving>,
     pub(super) closing: CancellationToken,
-    pub(super) doors: Doors,
+    pub(super) senders: WorkerSenders,
     handshakes: Handshakes,
 }
 
-/// What one configuration makes of a worker.
-pub(super) struct Front {
+/// The pipeline and listener settings that new requests use.
+pub(super) struct Serving {
     pub(super) pipeline: Pipeline,
     pub(super) config: ListenConfig,
 }
 
-impl Surroundings {
-    pub(super) fn new(front: Front, closing: CancellationToken, doors: Doors) -> Self {
-        let front = ArcSwap::from_pointee(front);
-        Self { front, closing, doors, handshakes: Handshakes::default() }
+impl WorkerShared {
+    pub(super) fn new(
+        serving: Serving,
+        closing: CancellationToken,
+        senders: WorkerSenders,
+    ) -> Self {
+        let serving = ArcSwap::from_pointee(serving);
+        Self { serving, closing, senders, handshakes: Handshakes::default() }
     }
 
-    /// The current one. Whoever asks keeps it for as long as it serves a request.
-    pub(super) fn front(&self) -> Arc<Front> {
-        self.front.load_full()
+    /// The current pipeline and settings. A request keeps the ones it began with.
+    pub(super) fn serving(&self) -> Arc<Serving> {
+        self.serving.load_full()
     }
 
-    pub(super) fn replace(&self, front: Front) {
-        self.front.store(Arc::new(front));
+    pub(super) fn replace(&self, serving: Serving) {
+        self.serving.store(Arc::new(serving));
     }
 }
 
 /// What stays of a connection while it has no request.
 pub(super) struct Connection {
-    /// Alone here while the connection rests.
+    /// The only reference while the connection is idle, so that it can move to another worker.
     pub(super) stream: Arc<TcpStream>,
     pub(super) peer: SocketAddr,
     pub(super) resting: Resting,
-    /// Since its handshake.
+    /// Set once the TLS handshake is complete.
     pub(super) tls: Option<Arc<Session>>,
     pub(super) counted: Counted,
 }
 
-/// Whose requests come on it.
+/// The client of this connection.
 #[derive(Clone, Copy)]
 struct Client {
     peer: SocketAddr,
-    /// By its certificate.
+    /// The device that the client's certificate names.
     device: Option<DeviceCertificate>,
     /// What was asked of it when it connected; none without TLS.
     policy: Option<ClientPolicy>,
@@ -103,19 +107,19 @@ impl Connection {
         }
     }
 
-    /// hyper's half of the socket.
+    /// The side of the socket that hyper reads and writes.
     fn socket(&self, first: Bytes, activity: &Arc<Activity>) -> Socket {
         let (stream, activity) = (Arc::clone(&self.stream), Arc::clone(activity));
         Socket::new(stream, first, activity, self.tls.clone())
     }
 
-    /// The other one.
+    /// The side that the watch observes.
     fn watch(&self, activity: &Arc<Activity>, timeouts: Timeouts) -> Watch {
         let (stream, activity) = (Arc::clone(&self.stream), Arc::clone(activity));
         Watch::new(stream, activity, timeouts, self.tls.clone())
     }
 
-    /// Of one that rests.
+    /// Tells an idle TLS client that the connection ends.
     fn send_close_notify(&self) {
         if let Some(session) = &self.tls {
             session.send_close_notify_by(&self.stream);
@@ -153,10 +157,10 @@ const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Serves a connection to its end, or until it moves to another worker. Everything that is large is in a
 /// box that is there only while it is needed.
-pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundings>) {
-    let mut closing = pin!(around.closing.cancelled());
+pub(super) async fn serve(mut connection: Box<Connection>, shared: Arc<WorkerShared>) {
+    let mut closing = pin!(shared.closing.cancelled());
     let why = loop {
-        let timeouts = Timeouts::of(&around.front().config);
+        let timeouts = Timeouts::of(&shared.serving().config);
         // One that has moved here was woken where it came from.
         if !connection.counted.is_busy() {
             let bytes = (&*connection.stream, connection.tls.as_deref());
@@ -175,28 +179,28 @@ pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundi
             };
             // Another worker may have ended.
             if !is_last && let Some(worker) = connection.counted.better_worker() {
-                connection = match moved(connection, worker, &around) {
+                connection = match moved(connection, worker, &shared) {
                     Moved::Away => return,
                     Moved::Not(connection) => connection,
                     Moved::Lost => {
-                        let front = around.front();
-                        front.pipeline.outlets.metrics.connection_ended(ConnectionEnd::Closed);
+                        let serving = shared.serving();
+                        serving.pipeline.outlets.metrics.connection_ended(ConnectionEnd::Closed);
                         return;
                     }
                 };
             }
             connection.counted.set_busy(true);
         }
-        let begun = match first_of(&mut connection, &around) {
+        let begun = match first_of(&mut connection, &shared) {
             First::Speaks(protocol) => Ok(protocol),
-            First::Encrypted => Box::pin(encrypt(&mut connection, &around, closing.as_mut())).await,
+            First::Encrypted => Box::pin(encrypt(&mut connection, &shared, closing.as_mut())).await,
             First::TooFew => Err(Ended::Rests),
             First::End(why) => Err(Ended::By(why)),
         };
         let ending = closing.as_mut();
         let ended = match begun {
-            Ok(Protocol::Http1) => Box::pin(http1(&mut connection, &around, ending)).await,
-            Ok(Protocol::Http2) => Box::pin(http2(&mut connection, &around, ending)).await,
+            Ok(Protocol::Http1) => Box::pin(http1(&mut connection, &shared, ending)).await,
+            Ok(Protocol::Http2) => Box::pin(http2(&mut connection, &shared, ending)).await,
             Err(ended) => ended,
         };
         match ended {
@@ -209,7 +213,7 @@ pub(super) async fn serve(mut connection: Box<Connection>, around: Arc<Surroundi
         }
     };
     let why = if connection.counted.tracker().is_evicted() { ConnectionEnd::Evicted } else { why };
-    around.front().pipeline.outlets.metrics.connection_ended(why);
+    shared.serving().pipeline.outlets.metrics.connection_ended(why);
 }
 
 /// What the first bytes of a connection are.
@@ -222,7 +226,7 @@ enum First {
     End(ConnectionEnd),
 }
 
-fn first_of(connection: &mut Connection, around: &Surroundings) -> First {
+fn first_of(connection: &mut Connection, shared: &WorkerShared) -> First {
     let Resting::New { first, expects_header, .. } = &mut connection.resting else {
         return First::Speaks(Protocol::Http1);
     };
@@ -244,7 +248,7 @@ fn first_of(connection: &mut Connection, around: &Surroundings) -> First {
     }
     if first.is_empty() {
         First::TooFew
-    } else if around.front().config.tls.is_some() {
+    } else if shared.serving().config.tls.is_some() {
         First::Encrypted
     } else {
         protocol_of(first).map_or(First::TooFew, First::Speaks)
@@ -254,13 +258,13 @@ fn first_of(connection: &mut Connection, around: &Surroundings) -> First {
 /// Makes the TLS handshake of a new connection. It has the time of a head.
 async fn encrypt(
     connection: &mut Connection,
-    around: &Surroundings,
+    shared: &WorkerShared,
     closing: Pin<&mut WaitForCancellationFuture<'_>>,
 ) -> Result<Protocol, Ended> {
-    let front = around.front();
-    let metrics = &front.pipeline.outlets.metrics;
+    let serving = shared.serving();
+    let metrics = &serving.pipeline.outlets.metrics;
     let (Resting::New { opened, first, .. }, Some(config)) =
-        (&mut connection.resting, &front.config.tls)
+        (&mut connection.resting, &serving.config.tls)
     else {
         return Err(Ended::By(ConnectionEnd::Closed));
     };
@@ -269,12 +273,12 @@ async fn encrypt(
         tls::say_what_it_takes(&connection.stream, first);
         return Err(Ended::Served(ConnectionEnd::Handshake));
     }
-    let deadline = *opened + front.config.header_timeout;
+    let deadline = *opened + serving.config.header_timeout;
     connection.counted.tracker().begins_handshake(*opened);
     let stream = Arc::clone(&connection.stream);
-    let now = front.pipeline.outlets.clock.unix_seconds();
+    let now = serving.pipeline.outlets.clock.unix_seconds();
     let accepting = Session::accept(stream, take(first).into(), config, now);
-    let accepting = around.handshakes.run(connection.peer.ip(), accepting);
+    let accepting = shared.handshakes.run(connection.peer.ip(), accepting);
     let (outcome, error) = tokio::select! {
         accepted = accepting => match accepted {
             Ok(session) => {
@@ -308,7 +312,7 @@ enum Moved {
 
 /// Moves a connection to another worker, which serves it at once.
 #[expect(clippy::boxed_local, reason = "one that stays goes back as it came")]
-fn moved(connection: Box<Connection>, worker: usize, around: &Surroundings) -> Moved {
+fn moved(connection: Box<Connection>, worker: usize, shared: &WorkerShared) -> Moved {
     let Connection { stream, peer, resting, tls, mut counted } = *connection;
     let stream = match Arc::try_unwrap(stream) {
         Ok(stream) => stream,
@@ -319,7 +323,7 @@ fn moved(connection: Box<Connection>, worker: usize, around: &Surroundings) -> M
     let Ok(socket) = stream.into_std() else { return Moved::Lost };
     counted.move_to(worker);
     counted.set_busy(true);
-    match around.doors[worker].send(Handed { socket, peer, resting, tls, counted }) {
+    match shared.senders[worker].send(HandOver { socket, peer, resting, tls, counted }) {
         Ok(()) => Moved::Away,
         Err(_) => Moved::Lost,
     }
@@ -336,7 +340,7 @@ enum Ended {
 
 async fn http1(
     connection: &mut Connection,
-    around: &Arc<Surroundings>,
+    shared: &Arc<WorkerShared>,
     closing: Pin<&mut WaitForCancellationFuture<'_>>,
 ) -> Ended {
     let (client, counted) = (connection.client(), &connection.counted);
@@ -344,22 +348,22 @@ async fn http1(
     let opened = resumed.opened;
     let activity = Activity::new(Phase::http1(opened, resumed.since));
     counted.tracker().serves(&activity);
-    let front = around.front();
-    let watch = connection.watch(&activity, Timeouts::of(&front.config));
+    let serving = shared.serving();
+    let watch = connection.watch(&activity, Timeouts::of(&serving.config));
     let socket = connection.socket(resumed.bytes, &activity);
     let service = service_fn(|request| {
-        let (response, exchange) = answer(request, client, around, &activity);
+        let (response, exchange) = answer(request, client, shared, &activity);
         let activity = Arc::clone(&activity);
         async move {
             let mut response = response.await;
             if activity.phase().is_closing() {
                 response.headers_mut().insert(header::CONNECTION, CLOSE);
             }
-            Ok::<_, Infallible>(response.map(|body| AnswerBody::new(body, exchange)))
+            Ok::<_, Infallible>(response.map(|body| Http1Body::new(body, exchange)))
         }
     });
     let socket = TokioIo::new(socket);
-    let mut hyper = http1_builder(&front.config).serve_connection(socket, service);
+    let mut hyper = http1_builder(&serving.config).serve_connection(socket, service);
     let is_better_elsewhere = || counted.better_worker().is_some();
     let ended = watched(Pin::new(&mut hyper), watch, &activity, closing, is_better_elsewhere).await;
     if matches!(ended, Ended::Rests) {
@@ -376,28 +380,28 @@ async fn http1(
 
 async fn http2(
     connection: &mut Connection,
-    around: &Arc<Surroundings>,
+    shared: &Arc<WorkerShared>,
     closing: Pin<&mut WaitForCancellationFuture<'_>>,
 ) -> Ended {
     let client = connection.client();
     let resumed = connection.resting.resume();
     let activity = Activity::new(Phase::new(Framing::Http2(Http2::new()), resumed.opened));
     connection.counted.tracker().serves(&activity);
-    let front = around.front();
-    let timeouts = Timeouts::of(&front.config);
+    let serving = shared.serving();
+    let timeouts = Timeouts::of(&serving.config);
     let watch = connection.watch(&activity, timeouts);
     let outbox = Outbox::new(connection.socket(resumed.bytes, &activity));
-    let metrics = Arc::clone(&front.pipeline.outlets.metrics);
+    let metrics = Arc::clone(&serving.pipeline.outlets.metrics);
     let streams = Streams::new(Arc::clone(&activity), timeouts.write, metrics);
     let service = service_fn(|request| {
         let stream = streams.call();
-        let (response, exchange) = answer(request, client, around, &activity);
+        let (response, exchange) = answer(request, client, shared, &activity);
         async move {
             let response = response.await;
-            Ok::<_, Infallible>(response.map(|body| StreamBody::new(body, stream, exchange)))
+            Ok::<_, Infallible>(response.map(|body| Http2Body::new(body, stream, exchange)))
         }
     });
-    let builder = http2_builder(&front.config, streams.clone());
+    let builder = http2_builder(&serving.config, streams.clone());
     let hyper = pin!(builder.serve_connection(TokioIo::new(outbox.clone()), service));
     let mut turns = Turns { connection: hyper, outbox };
     watched(Pin::new(&mut turns), watch, &activity, closing, || false).await
@@ -407,7 +411,7 @@ async fn http2(
 fn answer(
     mut request: Request<Incoming>,
     client: Client,
-    around: &Arc<Surroundings>,
+    shared: &Arc<WorkerShared>,
     activity: &Arc<Activity>,
 ) -> (impl Future<Output = Response<PublicBody>> + use<>, Exchange) {
     let body = request.body().size_hint().exact();
@@ -423,16 +427,16 @@ fn answer(
     if let Some(device) = client.device {
         request.extensions_mut().insert(device);
     }
-    let front = around.front();
+    let serving = shared.serving();
     // The client was let in by rules that hold no longer. It has this answer, so that nothing is lost, and
     // connects again.
-    if client.policy != front.config.tls.as_ref().map(|tls| tls.policy) {
+    if client.policy != serving.config.tls.as_ref().map(|tls| tls.policy) {
         activity.phase().close(Instant::now());
     }
     // hyper moves it four times before it polls it: boxed, these are moves of a pointer.
     let response = Box::pin(async move {
-        let client = client_address(&request, client.peer.ip(), &front.config);
-        front.pipeline.serve(client, request).await
+        let client = client_address(&request, client.peer.ip(), &serving.config);
+        serving.pipeline.serve(client, request).await
     });
     (response, exchange)
 }
@@ -444,7 +448,7 @@ trait Retire: Future<Output = hyper::Result<()>> {
 
 impl<S> Retire for http1::Connection<TokioIo<Socket>, S>
 where
-    S: HttpService<Incoming, ResBody = AnswerBody<PublicBody>>,
+    S: HttpService<Incoming, ResBody = Http1Body<PublicBody>>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     fn retire(self: Pin<&mut Self>) {
@@ -454,9 +458,9 @@ where
 
 impl<S> Retire for http2::Connection<TokioIo<Outbox<Socket>>, S, Streams>
 where
-    S: HttpService<Incoming, ResBody = StreamBody<PublicBody>>,
+    S: HttpService<Incoming, ResBody = Http2Body<PublicBody>>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    Streams: hyper::rt::bounds::Http2ServerConnExec<S::Future, StreamBody<PublicBody>>,
+    Streams: hyper::rt::bounds::Http2ServerConnExec<S::Future, Http2Body<PublicBody>>,
 {
     fn retire(self: Pin<&mut Self>) {
         self.graceful_shutdown();
@@ -586,7 +590,7 @@ fn client_address(request: &Request<Incoming>, peer: IpAddr, config: &ListenConf
 mod tests {
     use super::*;
 
-    fn size<F: Future>(_: impl Fn(Box<Connection>, Arc<Surroundings>) -> F) -> usize {
+    fn size<F: Future>(_: impl Fn(Box<Connection>, Arc<WorkerShared>) -> F) -> usize {
         size_of::<F>()
     }
 

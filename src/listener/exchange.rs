@@ -89,18 +89,18 @@ impl Drop for Uploading {
 }
 
 /// The body of an answer by HTTP/1.1.
-pub(super) struct AnswerBody<B> {
+pub(super) struct Http1Body<B> {
     body: B,
     exchange: Exchange,
 }
 
-impl<B> AnswerBody<B> {
+impl<B> Http1Body<B> {
     pub(super) fn new(body: B, exchange: Exchange) -> Self {
         Self { body, exchange }
     }
 }
 
-impl<B: Body + Unpin> Body for AnswerBody<B> {
+impl<B: Body + Unpin> Body for Http1Body<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -249,27 +249,27 @@ impl Drop for Piece {
 }
 
 /// The body of an answer by HTTP/2.
-pub(super) struct StreamBody<B> {
+pub(super) struct Http2Body<B> {
     body: B,
     stream: Arc<Stream>,
     is_over: bool,
     _exchange: Exchange,
 }
 
-impl<B> StreamBody<B> {
+impl<B> Http2Body<B> {
     pub(super) fn new(body: B, stream: Arc<Stream>, exchange: Exchange) -> Self {
         Self { body, stream, is_over: false, _exchange: exchange }
     }
 }
 
-impl<B> Drop for StreamBody<B> {
+impl<B> Drop for Http2Body<B> {
     fn drop(&mut self) {
         // Before the exchange ends, which is one fewer that could be unread.
         self.stream.leave();
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for StreamBody<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for Http2Body<B> {
     type Data = Piece;
     type Error = B::Error;
 
@@ -389,13 +389,13 @@ mod tests {
     use crate::listener::framing::{Framing, Http2};
     use crate::listener::phase::{Phase, Quiet};
 
-    type Answer = StreamBody<Full<Bytes>>;
+    type Answer = Http2Body<Full<Bytes>>;
 
     fn begin(activity: &Arc<Activity>) -> (Answer, Arc<Stream>) {
         let exchange = Exchange::begin(Arc::clone(activity), BodyLength::Known(0), false);
         let stream = Stream::new(Arc::clone(activity));
         let body = Full::new(Bytes::from_static(b"refused"));
-        (StreamBody::new(body, Arc::clone(&stream), exchange), stream)
+        (Http2Body::new(body, Arc::clone(&stream), exchange), stream)
     }
 
     fn next_piece(answer: &mut Answer) -> Piece {

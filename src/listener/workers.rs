@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use super::connection::{self, Connection, Front, Surroundings};
+use super::connection::{self, Connection, Serving, WorkerShared};
 use super::load::{Counted, Loads};
 use super::resting::Resting;
 use super::socket::prepare;
@@ -22,24 +22,30 @@ use crate::telemetry::Metrics;
 
 /// The workers, as the acceptor and the shutdown see them.
 pub struct Workers {
-    doors: Doors,
+    senders: WorkerSenders,
     loads: Arc<Loads>,
     threads: Vec<JoinHandle<()>>,
-    surroundings: Vec<Arc<Surroundings>>,
+    shared: Vec<Arc<WorkerShared>>,
     closing: CancellationToken,
     killed: CancellationToken,
 }
 
 /// The ways into all workers.
-pub(super) type Doors = Arc<[mpsc::UnboundedSender<Handed>]>;
+pub(super) type WorkerSenders = Arc<[mpsc::UnboundedSender<HandOver>]>;
 
 /// A connection on its way to a worker.
-pub(super) struct Handed {
+pub(super) struct HandOver {
     pub(super) socket: Detached,
     pub(super) peer: SocketAddr,
     pub(super) resting: Resting,
     pub(super) tls: Option<Arc<Session>>,
     pub(super) counted: Counted,
+}
+
+/// What a worker is started with.
+struct Prepared {
+    handed: mpsc::UnboundedReceiver<HandOver>,
+    shared: Arc<WorkerShared>,
 }
 
 /// How often incomplete batches of lines are handed to the log.
@@ -53,37 +59,50 @@ impl Workers {
         metrics: &Arc<Metrics>,
         log: &AccessLog,
     ) -> std::io::Result<Self> {
-        let (closing, killed) = (CancellationToken::new(), CancellationToken::new());
-        let loads = Loads::new(pipelines.len(), Arc::clone(metrics));
-        let (doors, receivers): (Vec<_>, Vec<_>) =
-            pipelines.iter().map(|_| mpsc::unbounded_channel()).unzip();
-        let doors: Doors = doors.into();
-        let mut threads = Vec::with_capacity(pipelines.len());
-        let mut all = Vec::with_capacity(pipelines.len());
-        for (number, (pipeline, receiver)) in pipelines.into_iter().zip(receivers).enumerate() {
+        let (mut workers, prepared) = Self::prepare(pipelines, config, metrics);
+        for (number, Prepared { handed, shared }) in prepared.into_iter().enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let front = Front { pipeline, config: config.clone() };
-            let (closing, doors) = (closing.clone(), Arc::clone(&doors));
-            let surroundings = Arc::new(Surroundings::new(front, closing, doors));
-            all.push(Arc::clone(&surroundings));
-            let (killed, mut log) = (killed.clone(), log.clone());
+            let (killed, mut log) = (workers.killed.clone(), log.clone());
             let thread =
                 std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                    runtime.block_on(work(receiver, surroundings, killed, log.clone()));
+                    runtime.block_on(work(handed, shared, killed, log.clone()));
                     // Requests that are cut off end here, and are logged as well.
                     drop(runtime);
                     log.flush();
                 })?;
-            threads.push(thread);
+            workers.threads.push(thread);
         }
-        Ok(Self { doors, loads, threads, surroundings: all, closing, killed })
+        Ok(workers)
+    }
+
+    /// Workers for some pipelines, and what each of them is to be started with.
+    fn prepare(
+        pipelines: Vec<Pipeline>,
+        config: &ListenConfig,
+        metrics: &Arc<Metrics>,
+    ) -> (Self, Vec<Prepared>) {
+        let (closing, killed) = (CancellationToken::new(), CancellationToken::new());
+        let loads = Loads::new(pipelines.len(), Arc::clone(metrics));
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            pipelines.iter().map(|_| mpsc::unbounded_channel()).unzip();
+        let senders: WorkerSenders = senders.into();
+        let mut prepared = Vec::with_capacity(pipelines.len());
+        let mut all = Vec::with_capacity(pipelines.len());
+        for (pipeline, handed) in pipelines.into_iter().zip(receivers) {
+            let serving = Serving { pipeline, config: config.clone() };
+            let (closing, senders) = (closing.clone(), Arc::clone(&senders));
+            let shared = Arc::new(WorkerShared::new(serving, closing, senders));
+            all.push(Arc::clone(&shared));
+            prepared.push(Prepared { handed, shared });
+        }
+        (Self { senders, loads, threads: Vec::new(), shared: all, closing, killed }, prepared)
     }
 
     /// Gives each worker another pipeline, and other limits of a connection. Requests that have begun keep
     /// theirs.
     pub fn replace(&self, pipelines: Vec<Pipeline>, config: &ListenConfig) {
-        for (surroundings, pipeline) in self.surroundings.iter().zip(pipelines) {
-            surroundings.replace(Front { pipeline, config: config.clone() });
+        for (shared, pipeline) in self.shared.iter().zip(pipelines) {
+            shared.replace(Serving { pipeline, config: config.clone() });
         }
     }
 
@@ -95,21 +114,13 @@ impl Workers {
         metrics: &Arc<Metrics>,
         log: &AccessLog,
     ) -> (Self, TaskTracker) {
-        let (closing, killed) = (CancellationToken::new(), CancellationToken::new());
-        let loads = Loads::new(pipelines.len(), Arc::clone(metrics));
-        let (doors, receivers): (Vec<_>, Vec<_>) =
-            pipelines.iter().map(|_| mpsc::unbounded_channel()).unzip();
-        let doors: Doors = doors.into();
-        let (tasks, mut all) = (TaskTracker::new(), Vec::new());
-        for (pipeline, receiver) in pipelines.into_iter().zip(receivers) {
-            let front = Front { pipeline, config: config.clone() };
-            let (closing, doors) = (closing.clone(), Arc::clone(&doors));
-            let surroundings = Arc::new(Surroundings::new(front, closing, doors));
-            all.push(Arc::clone(&surroundings));
-            tasks.spawn(work(receiver, surroundings, killed.clone(), log.clone()));
+        let (workers, prepared) = Self::prepare(pipelines, config, metrics);
+        let tasks = TaskTracker::new();
+        for Prepared { handed, shared } in prepared {
+            tasks.spawn(work(handed, shared, workers.killed.clone(), log.clone()));
         }
         tasks.close();
-        (Self { doors, loads, threads: Vec::new(), surroundings: all, closing, killed }, tasks)
+        (workers, tasks)
     }
 
     /// Ends idle connections at once and busy ones after their requests.
@@ -126,11 +137,11 @@ impl Workers {
         permit: OwnedSemaphorePermit,
     ) {
         let counted = self.loads.open(permit);
-        let door = &self.doors[counted.worker()];
+        let sender = &self.senders[counted.worker()];
         // Workers run until the process ends.
-        let config = &self.surroundings[counted.worker()].front().config;
+        let config = &self.shared[counted.worker()].serving().config;
         let resting = Resting::new(config.expects_proxy_header(peer.ip()));
-        let _ = door.send(Handed { socket, peer, resting, tls: None, counted });
+        let _ = sender.send(HandOver { socket, peer, resting, tls: None, counted });
     }
 
     /// Ends some of the connections whose clients have been silent for the longest, for others that wait.
@@ -162,30 +173,30 @@ impl Workers {
 }
 
 async fn work(
-    mut handed: mpsc::UnboundedReceiver<Handed>,
-    around: Arc<Surroundings>,
+    mut handed: mpsc::UnboundedReceiver<HandOver>,
+    shared: Arc<WorkerShared>,
     killed: CancellationToken,
     log: AccessLog,
 ) {
     let connections = TaskTracker::new();
     // They end with the worker, which in a simulation does not end the runtime.
     let _flushing = AbortOnDropHandle::new(tokio::spawn(flush(log)));
-    let watched = Arc::clone(&around);
+    let watched = Arc::clone(&shared);
     let _watch = AbortOnDropHandle::new(tokio::spawn(async move {
         // It belongs to the worker, whichever pipeline that has.
-        let front = watched.front();
-        let (lag, metrics) = (&front.pipeline.lag, &front.pipeline.outlets.metrics);
+        let serving = watched.serving();
+        let (lag, metrics) = (&serving.pipeline.lag, &serving.pipeline.outlets.metrics);
         let (lag, metrics) = (Arc::clone(lag), Arc::clone(metrics));
-        drop((front, watched));
+        drop((serving, watched));
         lag.watch(&metrics).await;
     }));
-    while let Some(next) = around.closing.run_until_cancelled(handed.recv()).await.flatten() {
-        take(next, &connections, &around);
+    while let Some(next) = shared.closing.run_until_cancelled(handed.recv()).await.flatten() {
+        serve_handed(next, &connections, &shared);
     }
     // Those that are under way are ended as all others are.
     handed.close();
     while let Some(next) = handed.recv().await {
-        take(next, &connections, &around);
+        serve_handed(next, &connections, &shared);
     }
     connections.close();
     tokio::select! {
@@ -194,9 +205,9 @@ async fn work(
     }
 }
 
-fn take(handed: Handed, connections: &TaskTracker, around: &Arc<Surroundings>) {
-    let Handed { socket, peer, resting, tls, counted } = handed;
-    let ListenConfig { idle_timeout, write_timeout, .. } = around.front().config;
+fn serve_handed(handed: HandOver, connections: &TaskTracker, shared: &Arc<WorkerShared>) {
+    let HandOver { socket, peer, resting, tls, counted } = handed;
+    let ListenConfig { idle_timeout, write_timeout, .. } = shared.serving().config;
     let prepared = match resting {
         Resting::New { .. } => prepare(&socket, idle_timeout + write_timeout),
         Resting::Between { .. } => Ok(()),
@@ -205,7 +216,7 @@ fn take(handed: Handed, connections: &TaskTracker, around: &Arc<Surroundings>) {
         let stream = Arc::new(socket);
         counted.tracker().is_on(&stream);
         let connection = Box::new(Connection { stream, peer, resting, tls, counted });
-        connections.spawn(connection::serve(connection, Arc::clone(around)));
+        connections.spawn(connection::serve(connection, Arc::clone(shared)));
     }
 }
 

@@ -38,15 +38,29 @@ pub trait Retriable {
     fn retry_after(&self) -> Option<Duration>;
 }
 
+/// Calls Mimir until it succeeds, or until another attempt cannot help or has to wait for too long. Each attempt is a
+/// call of its own, so what `call` checks is checked again after each delay.
+pub async fn retrying<T, E: Retriable, F: Future<Output = Result<T, E>>>(
+    call: impl Fn() -> F,
+) -> Result<T, E> {
+    let mut attempts = Attempts::default();
+    loop {
+        match call().await {
+            Err(error) if attempts.waits_after(&error).await => {}
+            done => return done,
+        }
+    }
+}
+
 /// The attempts at one call to Mimir.
 #[derive(Default)]
-pub struct Attempts {
+struct Attempts {
     count: u32,
 }
 
 impl Attempts {
     /// Returns whether to try again, after the delay before the next attempt.
-    pub async fn waits_after(&mut self, error: &impl Retriable) -> bool {
+    async fn waits_after(&mut self, error: &impl Retriable) -> bool {
         let delay = next_delay(self.count, error.retry_after(), fastrand::f64());
         self.count += 1;
         let again = error.is_transient()
@@ -84,6 +98,40 @@ mod tests {
         #[test]
         fn any_random_number_is_accepted(attempt in 0..50_u32, random in proptest::num::f64::ANY) {
             prop_assert!(next_delay(attempt, None, random) <= MAX_DELAY);
+        }
+    }
+
+    struct Fault {
+        is_transient: bool,
+        is_slow: bool,
+    }
+
+    impl Retriable for Fault {
+        fn is_transient(&self) -> bool {
+            self.is_transient
+        }
+
+        fn is_slow(&self) -> bool {
+            self.is_slow
+        }
+
+        fn retry_after(&self) -> Option<Duration> {
+            None
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_may_succeed_later_is_called_again() {
+        for (is_transient, is_slow, wanted) in
+            [(true, false, ATTEMPTS), (true, true, 1), (false, false, 1)]
+        {
+            let calls = std::cell::Cell::new(0);
+            let call = || {
+                calls.set(calls.get() + 1);
+                std::future::ready(Err::<(), _>(Fault { is_transient, is_slow }))
+            };
+            assert!(retrying(call).await.is_err());
+            assert_eq!(calls.get(), wanted);
         }
     }
 

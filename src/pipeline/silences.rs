@@ -42,11 +42,11 @@ impl Pipeline {
         let organisation = grant.organisations().first().cloned();
         let mut action =
             self.audit.begin(id, client, grant.principal(), request.method(), route, organisation);
-        let target = route.silence_in(request.uri().path()).map(str::to_owned);
+        action.set_target(route.silence_in(request.uri().path()).map(str::to_owned));
         let done = self.forward_silence(route, permit, (id, record), request, &mut action).await;
         match &done {
             Ok((forwarded, made)) if forwarded.response.status().is_success() => {
-                action.done(made.clone().or(target));
+                action.done(made.clone());
             }
             Ok(_) => action.refused_by_mimir(),
             Err(rejection) => action.refused(rejection.reason()),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-use super::{LEAST, SMALL_PIECE_BYTES};
+use super::ahead::{MIN_PIECE_COST, SMALL_PIECE_BYTES};
 
 /// What the replay buffers of a worker may hold together.
 pub struct ReplayAllowance(AtomicUsize);
@@ -46,7 +46,7 @@ impl ReplayBuffer {
     /// Keeps another piece; false if it does not fit.
     #[must_use]
     pub(super) fn keep(&mut self, piece: &Bytes) -> bool {
-        let cost = piece.len().max(LEAST);
+        let cost = piece.len().max(MIN_PIECE_COST);
         if self.cost + cost > self.limit || !self.allowance.take(cost) {
             return false;
         }

@@ -5,7 +5,7 @@
 //! namespace of this tenant.
 //!
 //! Mimir names the rule of a group that it refuses. That rule goes into quarantine with the reason, and
-//! the plan is made again without it, so that the rest of the group goes live. A deletion that the guard
+//! the plan is made again without it, so that the rest of the group is stored. A deletion that the guard
 //! let pass stays permitted; a later plan of the same reconcile is judged only by what it deletes in
 //! addition. [`apply`] takes the steps so that a rule that stays is always in some group.
 
@@ -29,6 +29,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::election::lease::Lease;
+use crate::mimir::Retriable as _;
 use crate::mimir::ruler::{RawListing, RulerError, RulerLimits};
 use crate::rules::plan::Plan;
 use crate::rules::plan::guard::{Verdict, judge};
@@ -116,7 +117,7 @@ struct Reconcile<'a, W> {
     /// The rules that Mimir has in our namespace; none before it was asked. Each write changes them.
     entries: Option<Entries>,
     /// How many of these entries each row has.
-    places: HashMap<Uuid, usize>,
+    entry_counts: HashMap<Uuid, usize>,
     /// A group whose write got no answer, and what it holds if the write was done.
     uncertain: Option<(String, Vec<Entry>)>,
     /// Rules of groups that Mimir refuses without naming a rule, and why.
@@ -171,7 +172,7 @@ async fn reconcile_unchanged_in<L: Future<Output = ListAnswer>>(
 fn unchanged(state: &TenantState, known: &RuleStatuses) -> Reconciled {
     Reconciled {
         outcome: Outcome::Unchanged,
-        vanishing: Vanishing::none_of(state.live()),
+        vanishing: Vanishing::none_of(state.in_mimir()),
         observed_limits: Some(state.all_observed_limits()),
         ..Reconciled::counted(known)
     }
@@ -221,7 +222,7 @@ async fn reconcile_in<W: World>(
         mode,
         listed,
         entries: None,
-        places: HashMap::new(),
+        entry_counts: HashMap::new(),
         uncertain: None,
         broken: HashMap::new(),
         wrote: false,
@@ -329,7 +330,7 @@ impl<W: World> Reconcile<'_, W> {
                 return Ok((outcome, Some(plan)));
             }
             let applied =
-                if plan.diff.is_empty() { Applied::Stuck } else { self.apply(&plan).await? };
+                if plan.diff.is_empty() { Applied::NothingLeft } else { self.apply(&plan).await? };
             match applied {
                 // Mimir accepted everything, so what it has is known without another listing. The next
                 // reconcile lists it and finds both in sync.
@@ -338,7 +339,7 @@ impl<W: World> Reconcile<'_, W> {
                     return Ok((Outcome::Applied, Some(plan)));
                 }
                 Applied::Again => listing = self.world.list().await?,
-                Applied::Stuck => {
+                Applied::NothingLeft => {
                     self.state.written_again.clear();
                     // Rules over the limit may fit as soon as it is raised, so this is not settled.
                     let is_whole = plan.diff.is_empty() && plan.over_limit.is_empty();
@@ -380,7 +381,7 @@ impl<W: World> Reconcile<'_, W> {
         self.vanishing = attribution.vanishing;
         self.entries = Some(attribution.entries);
         self.uncertain = None;
-        self.count_places();
+        self.count_entries();
         Ok(plan)
     }
 

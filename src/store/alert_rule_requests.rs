@@ -33,7 +33,7 @@ pub struct SyncRequest {
     pub outcome: String,
 }
 
-/// Statements that delete old tombstones, in one call.
+/// Statements that delete old rows of one table, in one call.
 const DELETIONS: usize = 50;
 
 /// A row of the table.
@@ -98,40 +98,49 @@ impl Store {
         Ok(requests)
     }
 
-    /// Deletes old notes: syncs of yesterday, tombstones that were carried out or had nothing live,
-    /// and holds that are over.
+    /// Deletes old notes: syncs that are done, tombstones that were carried out or had nothing live, and holds that are
+    /// over.
     pub async fn forget_old_rule_notes(&self) -> Result<(), StoreError> {
-        let statements = [
-            format!(
-                "delete from {} where requested_at < now() - interval '1 day'",
-                self.requests()
-            ),
-            format!(
-                "delete from {} as held where held_at < now() - interval '1 day' \
-                 and not exists (select from {} as sync where sync.guard_id = held.id) \
-                 and not exists (select from {} as leader where leader.guard_id = held.id)",
-                self.own("alert_rule_guard"),
-                self.own("alert_rule_sync"),
-                self.own("alert_rule_leader")
-            ),
-        ];
-        for sql in statements {
-            self.execute(statement(sql)).await?;
-        }
+        let holds = format!(
+            "delete from {} as held where held_at < now() - interval '1 day' \
+             and not exists (select from {} as sync where sync.guard_id = held.id) \
+             and not exists (select from {} as leader where leader.guard_id = held.id)",
+            self.own("alert_rule_guard"),
+            self.own("alert_rule_sync"),
+            self.own("alert_rule_leader")
+        );
+        self.execute(statement(holds)).await?;
+        self.forget_old_requests().await?;
         self.forget_old_tombstones().await
     }
 
-    /// Deletes some of the old tombstones at a time: there may be any number of them. What is left is for the next
-    /// call. A trigger that writes a tombstone spells the organisation as the row's table does.
+    /// Whoever waits for a sync asks for ten minutes at most.
+    async fn forget_old_requests(&self) -> Result<(), StoreError> {
+        let table = self.requests();
+        self.delete_some(format!(
+            "delete from {table} where ctid = any(array(select ctid from {table} \
+             where requested_at < now() - interval '1 day' or finished_at < now() - interval '1 hour' \
+             limit {MOST_DELETED})) returning 1 as one"
+        ))
+        .await
+    }
+
+    /// A trigger that writes a tombstone spells the organisation as the row's table does.
     async fn forget_old_tombstones(&self) -> Result<(), StoreError> {
         let (graves, statuses) = (self.own("alert_rule_tombstone"), self.own("alert_rule_status"));
-        let sql = format!(
+        self.delete_some(format!(
             "delete from {graves} where deleted_at < now() - interval '1 day' and ctid = any(array( \
                  select grave.ctid from {graves} as grave where deleted_at < now() - interval '1 day' and not exists \
                  (select from {statuses} as status where status.rule_id = grave.rule_id and status.organisation_id \
                       in (grave.organisation_id, lower(grave.organisation_id)) and status.rule_hash is not null) \
                  limit {MOST_DELETED})) returning 1 as one"
-        );
+        ))
+        .await
+    }
+
+    /// Deletes some rows at a time, by a statement that returns them: there may be any number. What is left is for the
+    /// next call.
+    async fn delete_some(&self, sql: String) -> Result<(), StoreError> {
         for _ in 0..DELETIONS {
             let query = statement(sql.clone());
             if self.fetch(query, |rows| Ok(rows.len())).await? < MOST_DELETED {

@@ -21,7 +21,7 @@ pub struct RuleStatusRow {
     /// Why it is not live, in words for its author.
     pub reason: String,
     /// The version that Mimir has, if it has any.
-    pub live_hash: Option<String>,
+    pub rule_hash: Option<String>,
     /// Other versions that Mimir has, or may have: a move of the rule was broken off.
     pub other_hashes: Vec<String>,
     /// The hash of what Mimir has refused, if it is that.
@@ -65,7 +65,7 @@ fn kept(reason: &str) -> &str {
 }
 
 fn bytes_of(row: &RuleStatusRow) -> usize {
-    let hashes = row.live_hash.iter().chain(&row.refused_hash).chain(&row.other_hashes);
+    let hashes = row.rule_hash.iter().chain(&row.refused_hash).chain(&row.other_hashes);
     kept(&row.reason).len() + hashes.map(String::len).sum::<usize>()
 }
 
@@ -154,7 +154,7 @@ impl Store {
         );
         let column =
             |of: fn(&RuleStatusRow) -> String| -> Vec<String> { batch.iter().map(of).collect() };
-        let hashes: Vec<Option<String>> = batch.iter().map(|row| row.live_hash.clone()).collect();
+        let hashes: Vec<Option<String>> = batch.iter().map(|row| row.rule_hash.clone()).collect();
         let refused: Vec<Option<String>> =
             batch.iter().map(|row| row.refused_hash.clone()).collect();
         let others: Vec<String> = batch.iter().map(|row| row.other_hashes.join(" ")).collect();
@@ -196,7 +196,7 @@ fn read_status(row: &PgRow) -> Result<Option<RuleStatusRow>, sqlx::Error> {
         organisation,
         state,
         reason: row.try_get("reason")?,
-        live_hash: row.try_get("rule_hash")?,
+        rule_hash: row.try_get("rule_hash")?,
         other_hashes: others.split_whitespace().map(str::to_owned).collect(),
         refused_hash: row.try_get("refused_hash")?,
         synced_at: moment::shown(row.try_get("synced_at")?),

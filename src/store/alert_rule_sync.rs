@@ -23,7 +23,7 @@ pub struct SyncRow {
     /// Rules that Mimir has and does not evaluate, or without success.
     pub failing: usize,
     /// Enabled rules that Mimir does not have.
-    pub not_live: usize,
+    pub not_in_mimir: usize,
     /// The last write to Mimir.
     pub synced_at: Option<OffsetDateTime>,
     /// What is wrong; empty if nothing is.
@@ -127,7 +127,7 @@ impl Store {
             .bind(text(|row| row.organisation.to_string()))
             .bind(text(|row| row.tenant.clone()))
             .bind(number(|row| row.live))
-            .bind(number(|row| row.not_live))
+            .bind(number(|row| row.not_in_mimir))
             .bind(time(|row| row.synced_at))
             .bind(text(|row| storable(&row.problem)))
             .bind(time(|row| row.problem_since))
@@ -213,7 +213,7 @@ fn read_sync(row: &PgRow) -> Result<Option<SyncRow>, sqlx::Error> {
         stored: number("stored")?,
         live: number("live")?,
         failing: number("failing")?,
-        not_live: number("not_live")?,
+        not_in_mimir: number("not_live")?,
         synced_at: moment::shown(row.try_get("synced_at")?),
         problem: row.try_get("problem")?,
         problem_since: moment::shown(row.try_get("problem_since")?),

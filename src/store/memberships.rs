@@ -17,6 +17,9 @@ pub enum RolesInUse {
     Unknown,
 }
 
+/// Organisations that one user is a member of. Each request of theirs looks through all of them.
+const MOST_MEMBERSHIPS: usize = 2_000;
+
 /// Users that a query of the operator's is asked for, to know the roles in use.
 const MOST_USERS: usize = 10_000;
 
@@ -63,8 +66,17 @@ impl Store {
                 let mut found: HashMap<UserId, Vec<Membership>> = HashMap::new();
                 for row in &rows {
                     match read(row) {
-                        Ok((user, membership)) => add(found.entry(user).or_default(), membership),
+                        Ok((user, membership)) => found.entry(user).or_default().push(membership),
                         Err(problem) => tracing::warn!(problem, "Invalid membership row skipped"),
+                    }
+                }
+                for (user, own) in &mut found {
+                    let dropped = tidy(own);
+                    if dropped > 0 {
+                        tracing::warn!(
+                            principal.id = %user.0, dropped, kept = MOST_MEMBERSHIPS,
+                            "A user has too many memberships; some do not count"
+                        );
                     }
                 }
                 Ok(found)
@@ -98,11 +110,17 @@ fn read_roles(rows: &[PgRow]) -> RolesInUse {
     RolesInUse::Counted(roles.collect())
 }
 
-/// Two spellings of one organisation are one membership; the first row counts.
-fn add(own: &mut Vec<Membership>, membership: Membership) {
-    if own.iter().all(|known| known.organisation != membership.organisation) {
-        own.push(membership);
+/// Two spellings of one organisation are one membership; the first row counts. Returns how many memberships were too
+/// many: the default stays, and of the others those whose organisations come first.
+fn tidy(own: &mut Vec<Membership>) -> usize {
+    own.sort_by(|one, other| one.organisation.cmp(&other.organisation));
+    own.dedup_by(|later, first| later.organisation == first.organisation);
+    let dropped = own.len().saturating_sub(MOST_MEMBERSHIPS);
+    if dropped > 0 {
+        own.sort_by_key(|membership| !membership.is_default);
+        own.truncate(MOST_MEMBERSHIPS);
     }
+    dropped
 }
 
 fn read(row: &PgRow) -> Result<(UserId, Membership), String> {
@@ -115,4 +133,39 @@ fn read(row: &PgRow) -> Result<(UserId, Membership), String> {
     let is_default: Option<bool> = row.try_get("is_default").map_err(wrong)?;
     let is_default = is_default.unwrap_or(false);
     Ok((user, Membership { organisation, role, is_default }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn membership(organisation: &str, role: &str, is_default: bool) -> Membership {
+        let organisation = OrganisationId::parse(organisation).unwrap();
+        Membership { organisation, role: Role::new(role), is_default }
+    }
+
+    #[test]
+    fn of_two_rows_for_one_organisation_the_first_counts() {
+        let mut own = vec![
+            membership("b", "owner", false),
+            membership("a", "viewer", true),
+            membership("b", "viewer", true),
+        ];
+        assert_eq!(tidy(&mut own), 0);
+        assert_eq!(own, [membership("a", "viewer", true), membership("b", "owner", false)]);
+    }
+
+    // Seen in review: somebody who makes organisations by a script had each reading compare all of them with each other.
+    #[test]
+    fn a_user_has_only_so_many_memberships_and_the_default_is_among_them() {
+        let name = |number: usize| format!("org-{number:06}");
+        let mut own: Vec<Membership> = (0..50_000)
+            .rev()
+            .map(|number| membership(&name(number), "owner", number == 49_999))
+            .collect();
+        assert_eq!(tidy(&mut own), 50_000 - MOST_MEMBERSHIPS);
+        assert_eq!(own.len(), MOST_MEMBERSHIPS);
+        assert_eq!(own[0], membership(&name(49_999), "owner", true));
+        assert_eq!(own[1], membership(&name(0), "owner", false));
+    }
 }

@@ -16,7 +16,7 @@ use super::{Store, StoreError, queries};
 use crate::config::{DatabaseConfig, TablesRead};
 
 /// The steps, in order. One that has been released is never changed.
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step {
         version: 1,
         name: "identity",
@@ -102,6 +102,12 @@ const STEPS: [Step; 12] = [
         version: 12,
         name: "grants",
         sql: include_str!("../../migrations/0012_grants.sql"),
+        tables: &[],
+    },
+    Step {
+        version: 13,
+        name: "indexes",
+        sql: include_str!("../../migrations/0013_indexes.sql"),
         tables: &[],
     },
 ];

@@ -219,24 +219,24 @@ async fn an_admin_makes_lists_and_revokes_keys_and_bad_requests_say_what_is_wron
     .await;
 }
 
-// The database statement continues when the client disconnects, and is in the audit log.
+// The database statement continues when the client disconnects, and is in the audit log, with what it is about.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_admin_request_whose_client_disconnects_is_in_the_audit_log() {
     let mimir = Mimir::shared().await;
     let identity = identity_fixture(&mimir.url(), &[]).await;
     let a = identity.organisation().await;
-    let locker = identity.database.client().await;
-    locker.batch_execute("begin; lock table device_key in access exclusive mode").await.unwrap();
     let path = format!("/admin/organisations/{a}/device-keys");
     let service = identity.service();
-    let asked =
-        tokio::spawn(
-            async move { service.try_send(Method::POST, &path, r#"{"name": "hub"}"#).await },
-        );
+    let made = service.post(&path, r#"{"name": "hub"}"#).await.json();
+    let one = format!("{path}/{}", made["id"].as_str().unwrap());
+    let locker = identity.database.client().await;
+    locker.batch_execute("begin; lock table device_key in access exclusive mode").await.unwrap();
+    let asked = tokio::spawn(async move { service.try_send(Method::DELETE, &one, "").await });
     tokio::time::sleep(Duration::from_millis(500)).await;
     asked.abort();
     wait_until("it is in the audit", Duration::from_secs(3), async || {
-        identity.audit().iter().any(|line| line["outcome"] == "client_gone")
+        let is_line = |line: &Value| line["outcome"] == "client_gone";
+        identity.audit().iter().any(|line| is_line(line) && line["target.id"] == made["id"])
     })
     .await;
     locker.batch_execute("rollback").await.unwrap();

@@ -5,8 +5,8 @@ use std::time::Duration;
 use harness::{ChaosProxy, Mimir, RawUpstream, Received, Upstream, free_port};
 use http::Response;
 use http_body_util::BodyExt as _;
-use mimir_tenant_proxy::mimir::MimirConfig;
 use mimir_tenant_proxy::mimir::ruler::{Deleted, RulerClient, RulerError};
+use mimir_tenant_proxy::mimir::{ExchangeError, MimirConfig, Retriable as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::ruler_client::{NAMESPACE, client_of, fresh_tenant, group, rule};
@@ -37,7 +37,10 @@ async fn the_next_instance_is_tried_when_one_is_unreachable() {
     assert_eq!(client.list(&tenant).await.unwrap().ours.len(), 1);
     // All instances are unreachable.
     let gone = client_of(&[&nobody, &nobody], NAMESPACE).list(&tenant).await.unwrap_err();
-    assert!(matches!(&gone, RulerError::Unreachable(_)) && gone.is_transient(), "{gone:?}");
+    assert!(
+        matches!(&gone, RulerError::Exchange(ExchangeError::Unreachable(_))) && gone.is_transient(),
+        "{gone:?}"
+    );
     // An address may be a secret of the operator's, and the log does not need it.
     assert!(!gone.to_string().contains("http://"), "{gone}");
 }
@@ -49,7 +52,10 @@ async fn no_other_failure_tries_the_next_instance() {
     let tenant = fresh_tenant();
     let client = client_of(&[&busy.url(), &other.url()], NAMESPACE);
     let answer = client.set_group(&tenant, &group("g", vec![rule("A", "up")])).await;
-    assert!(matches!(answer, Err(RulerError::Busy { status: 503, .. })), "{answer:?}");
+    assert!(
+        matches!(answer, Err(RulerError::Exchange(ExchangeError::Busy { status: 503, .. }))),
+        "{answer:?}"
+    );
     // It accepts the request and closes the connection.
     let rude = RawUpstream::start(async |mut socket| {
         let _ = socket.read(&mut [0; 4096]).await;
@@ -57,7 +63,10 @@ async fn no_other_failure_tries_the_next_instance() {
     .await;
     let client = client_of(&[&rude.url(), &other.url()], NAMESPACE);
     let answer = client.set_group(&tenant, &group("g", vec![rule("A", "up")])).await;
-    assert!(matches!(answer, Err(RulerError::Unreachable(_))), "{answer:?}");
+    assert!(
+        matches!(answer, Err(RulerError::Exchange(ExchangeError::Unreachable(_)))),
+        "{answer:?}"
+    );
     assert_eq!(other.heads().len(), 0);
 }
 
@@ -75,10 +84,11 @@ async fn a_mimir_that_does_not_answer_is_a_timeout_and_heals() {
     let tenant = fresh_tenant();
     chaos.stall();
     let late = client.list(&tenant).await.unwrap_err();
-    assert!(late == RulerError::Timeout(Duration::from_millis(300)) && late.is_transient());
+    let timeout = ExchangeError::Timeout(Duration::from_millis(300));
+    assert!(late == RulerError::Exchange(timeout) && late.is_transient());
     chaos.cut();
     let cut = client.list(&tenant).await.unwrap_err();
-    assert!(matches!(cut, RulerError::Unreachable(_)), "{cut:?}");
+    assert!(matches!(cut, RulerError::Exchange(ExchangeError::Unreachable(_))), "{cut:?}");
     chaos.calm();
     assert_eq!(client.list(&tenant).await.unwrap().others, 0);
 }
@@ -95,8 +105,9 @@ async fn retry_after_is_read_from_busy_responses() {
         let upstream =
             always(status, header, "{\"status\":\"error\",\"error\":\"too much\"}").await;
         let client = client_of(&[&upstream.url()], NAMESPACE);
+        let message = "too much".to_owned();
         let expected =
-            RulerError::Busy { status, retry_after: wait, message: "too much".to_owned() };
+            RulerError::Exchange(ExchangeError::Busy { status, retry_after: wait, message });
         assert!(expected.is_transient() && expected.retry_after() == wait);
         assert_eq!(client.list(&tenant).await, Err(expected.clone()));
         let set = client.set_group(&tenant, &group("g", vec![rule("A", "up")])).await;
@@ -140,7 +151,7 @@ async fn only_mimirs_own_text_means_that_there_are_no_rules() {
     })
     .await;
     let read = client_of(&[&half.url()], NAMESPACE).list(&tenant).await;
-    assert!(matches!(read, Err(RulerError::Unreachable(_))), "{read:?}");
+    assert!(matches!(read, Err(RulerError::Exchange(ExchangeError::Unreachable(_)))), "{read:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,7 +162,10 @@ async fn only_mimirs_own_text_means_that_a_group_was_absent() {
         ("group namespace does not exist\n", Ok(Deleted::WasAbsent)),
         (
             "404 page not found\n",
-            Err(RulerError::Unexpected { status: 404, message: "404 page not found".to_owned() }),
+            Err(RulerError::Exchange(ExchangeError::Unexpected {
+                status: 404,
+                message: "404 page not found".to_owned(),
+            })),
         ),
     ] {
         let upstream = always(404, None, body).await;
@@ -172,7 +186,9 @@ async fn an_endless_response_is_not_read_to_its_end() {
     .await;
     let (client, tenant) = (client_of(&[&endless.url()], NAMESPACE), fresh_tenant());
     for read in [client.list(&tenant).await.map(drop), client.list_all(|_, _| {}).await] {
-        let Err(RulerError::Unreadable(why)) = read else { panic!("{read:?}") };
+        let Err(RulerError::Exchange(ExchangeError::Unreadable(why))) = read else {
+            panic!("{read:?}")
+        };
         assert!(why.contains("longer than 33554432 bytes"), "{why}");
     }
 }

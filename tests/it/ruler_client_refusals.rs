@@ -1,6 +1,7 @@
 //! Everything that Mimir's ruler rejects, and how the client reports it.
 
 use harness::Mimir;
+use mimir_tenant_proxy::mimir::ExchangeError;
 use mimir_tenant_proxy::mimir::ruler::{AlertingRule, GroupRefusal, PromDuration, RulerError};
 
 use crate::ruler_client::{NAMESPACE, client_of, fresh_tenant, group, rule, texts};
@@ -164,7 +165,7 @@ async fn a_protected_namespace_is_the_operators_to_fix() {
     let limits = format!("{{ruler_protected_namespaces: \"{NAMESPACE}\"}}");
     mimir.override_limits(tenant.as_str(), &limits).await;
     let message = "namespace is protected, no modification allowed".to_owned();
-    let forbidden = RulerError::Forbidden { status: 403, message };
+    let forbidden = RulerError::Exchange(ExchangeError::Forbidden { status: 403, message });
     let set = client.set_group(&tenant, &group("g", vec![rule("A", "up")])).await;
     assert_eq!(set, Err(forbidden.clone()));
     assert_eq!(client.delete_group(&tenant, "g").await, Err(forbidden.clone()));

@@ -3,11 +3,12 @@
 use uuid::Uuid;
 
 use super::Operator;
-use super::fault::{Collector, Faults, quoted};
+use super::fault::{Collector, Faults};
 use super::json::{self, Secrets, Settings};
 use super::kinds::{self, Kind};
 use super::text::{switch, trimmed};
 use crate::config::Secret;
+use crate::rules::spec::refusal::quoted;
 use crate::spelling::nearest;
 use crate::store::ChannelRow;
 

@@ -13,9 +13,6 @@ pub struct Faults(Vec<String>);
 #[derive(Debug, Default)]
 pub(super) struct Collector(Vec<String>);
 
-/// The longest quote, in characters.
-const QUOTED: usize = 60;
-
 /// The most faults that are told: a row of nothing but unknown keys must not fill the status.
 const MOST: usize = 10;
 
@@ -44,20 +41,4 @@ impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join("; "))
     }
-}
-
-/// A quote of a row's text: shortened, and with unprintable characters escaped.
-pub(super) fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for character in text.chars().take(QUOTED) {
-        match character {
-            '\'' => quoted.push(character),
-            _ => quoted.extend(character.escape_debug()),
-        }
-    }
-    if text.chars().nth(QUOTED).is_some() {
-        quoted.push('…');
-    }
-    quoted.push('"');
-    quoted
 }

@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::fault::{Collector, quoted};
+use super::fault::Collector;
 use super::secret::SecretText;
 use super::text::{problem, trimmed};
+use crate::rules::spec::refusal::quoted;
 use crate::spelling::nearest;
 
 /// The keys of `settings`. Values may be quoted to their author.

@@ -6,11 +6,12 @@
 use url::Url;
 
 use super::Operator;
-use super::fault::{Collector, quoted};
+use super::fault::Collector;
 use super::json::{Secrets, Settings, nested};
 use super::secret::SecretText;
 use super::targets;
 use crate::config::EmailRelay;
+use crate::rules::spec::refusal::quoted;
 
 /// Where a channel's notifications go.
 #[derive(Clone, Debug, PartialEq, Eq)]

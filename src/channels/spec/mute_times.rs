@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::fault::{Collector, quoted};
+use super::fault::Collector;
 use super::json::{kind, nested};
 use super::text::trimmed;
+use crate::rules::spec::refusal::quoted;
 
 /// A time is in it if it is in one item of each list that is not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

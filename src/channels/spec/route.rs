@@ -4,12 +4,13 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Operator;
-use super::fault::{Collector, Faults, quoted};
+use super::fault::{Collector, Faults};
 use super::json::kind;
 use super::matcher::{self, MOST_MATCHERS, Matcher};
 use super::mute_times::{self, TimeInterval};
 use super::text::{duration, problem, switch, trimmed};
 use crate::prom_duration::PromDuration;
+use crate::rules::spec::refusal::quoted;
 use crate::store::RouteRow;
 
 /// A route that may be written to Mimir, if its channel is live.

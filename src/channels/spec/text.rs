@@ -1,7 +1,8 @@
 //! Texts of rows: what they may hold, and the columns that are switches and durations.
 
-use super::fault::{Collector, quoted};
+use super::fault::Collector;
 use crate::prom_duration::PromDuration;
+use crate::rules::spec::refusal::quoted;
 
 /// Why a text cannot be written to Mimir; it is not repeated. Alertmanager takes most of its texts for Go
 /// templates, which begin with two braces: a template could read what is not the author's, and one that

@@ -79,10 +79,10 @@ fn health_is_judged_anew_without_losing_what_is_known() {
     for organisation in ["a", "b", "c"] {
         fail(&instances.current()[0], InstanceFault::Timeout, organisation);
     }
-    assert_eq!(instances.places(), 20);
+    assert_eq!(instances.capacity(), 20);
     let config = HealthConfig { max_in_flight: 7, ..(*instances.watch.config()).clone() };
     instances.set_health(config);
-    assert_eq!((instances.places(), instances.most_in_flight()), (14, 7));
+    assert_eq!((instances.capacity(), instances.most_in_flight()), (14, 7));
     assert!(instances.current()[0].is_ejected());
 }
 

@@ -61,21 +61,21 @@ impl Rest {
 
 /// Where a header's name and value are in the bytes of a head.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct HeaderSpan {
     name: (usize, usize),
     value: (usize, usize),
 }
 
-/// Takes a whole head from the input, if there is one. Interim answers are skipped and counted. `places` is
+/// Takes a whole head from the input, if there is one. Interim answers are skipped and counted. `spans` is
 /// scratch space.
 pub(super) fn take_head(
     input: &mut BytesMut,
     method: &Method,
     interim: &mut u8,
-    places: &mut Vec<Place>,
+    spans: &mut Vec<HeaderSpan>,
 ) -> Result<Option<Head>, Malformed> {
     loop {
-        let Some(found) = find(input, places)? else { return Ok(None) };
+        let Some(found) = find(input, spans)? else { return Ok(None) };
         let bytes = input.split_to(found.length).freeze();
         if found.status.is_informational() {
             if found.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -87,8 +87,8 @@ pub(super) fn take_head(
             }
             continue;
         }
-        let mut headers = HeaderMap::with_capacity(places.len() + 2);
-        for Place { name, value } in &*places {
+        let mut headers = HeaderMap::with_capacity(spans.len() + 2);
+        for HeaderSpan { name, value } in &*spans {
             let name = HeaderName::from_bytes(&bytes[name.0..name.1]);
             let value = HeaderValue::from_maybe_shared(bytes.slice(value.0..value.1));
             let (Ok(name), Ok(value)) = (name, value) else { return Err("a header") };
@@ -110,7 +110,7 @@ struct Found {
     length: usize,
 }
 
-fn find(input: &[u8], places: &mut Vec<Place>) -> Result<Option<Found>, Malformed> {
+fn find(input: &[u8], spans: &mut Vec<HeaderSpan>) -> Result<Option<Found>, Malformed> {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut []);
     let parser = ParserConfig::default();
@@ -126,16 +126,16 @@ fn find(input: &[u8], places: &mut Vec<Place>) -> Result<Option<Found>, Malforme
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or("the status")?;
     let version = if response.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-    places.clear();
+    spans.clear();
     let start = input.as_ptr().addr();
-    places.extend(response.headers.iter().map(|header| {
-        let place = |part: &[u8]| {
+    spans.extend(response.headers.iter().map(|header| {
+        let span = |part: &[u8]| {
             let begin = part.as_ptr().addr() - start;
             (begin, begin + part.len())
         };
         // An empty value may lie anywhere.
-        let value = if header.value.is_empty() { (0, 0) } else { place(header.value) };
-        Place { name: place(header.name.as_bytes()), value }
+        let value = if header.value.is_empty() { (0, 0) } else { span(header.value) };
+        HeaderSpan { name: span(header.name.as_bytes()), value }
     }));
     Ok(Some(Found { status, version, length }))
 }

@@ -219,10 +219,10 @@ async fn only_so_many_wait() {
     assert_eq!(waited.iter().filter(|waited| waited.is_zero()).count(), 36, "{waited:?}");
 }
 
-// Seen: organisations that held their shares filled the places to wait in, and every other one was refused although
+// Seen: organisations that held their shares took all the room to wait, and every other one was refused although
 // slots were free.
 #[tokio::test(start_paused = true)]
-async fn organisations_that_want_more_than_their_share_leave_others_a_place() {
+async fn organisations_that_want_more_than_their_share_leave_others_room_to_wait() {
     let shares = shares(100, 33);
     let greedy: Vec<Holders> = (0..5).map(|_| organisation()).collect();
     let _held: Vec<Share> = greedy.iter().flat_map(|one| fill(&shares, one)).collect();
@@ -242,7 +242,7 @@ async fn organisations_that_want_more_than_their_share_leave_others_a_place() {
     let newcomer = shares.enter(organisation(), Priority::Read, deadline).await;
     assert!(newcomer.is_ok());
     assert_eq!(began.elapsed(), Duration::ZERO);
-    // Nor does one alone take all places.
+    // Nor does one alone take all of it.
     drop(floods);
     let floods = (0..500).map(|_| shares.enter(greedy[0].clone(), Priority::List, deadline));
     let mut floods: Vec<_> = floods.map(Box::pin).collect();

@@ -13,6 +13,7 @@ use super::{
     Evaluation, GroupRefusal, Listed, RawListing, RuleGroup, RulerError, RulerLimits, read_refusal,
     write_group,
 };
+use crate::mimir::ExchangeError;
 use crate::mimir::transport::{Ask, MimirConfig, MimirHandle, Transport, retry_after};
 use crate::tenancy::TenantId;
 
@@ -83,12 +84,12 @@ impl RulerClient {
                 if message.contains("no rule groups found") {
                     return Ok(RawListing::empty());
                 }
-                Err(RulerError::Unexpected { status: status.as_u16(), message })
+                Err(ExchangeError::Unexpected { status: status.as_u16(), message }.into())
             }
             // This is how Mimir reports that its storage failed.
             StatusCode::BAD_REQUEST => {
                 let message = self.transport.message(response).await?;
-                Err(RulerError::Busy { status: status.as_u16(), retry_after, message })
+                Err(ExchangeError::Busy { status: status.as_u16(), retry_after, message }.into())
             }
             _ => Err(self.transport.error(response).await.into()),
         }
@@ -121,7 +122,7 @@ impl RulerClient {
             }
             if tenants.waiting() > MAX_LISTING_BYTES {
                 let wrong = format!("a tenant's groups are longer than {MAX_LISTING_BYTES} bytes");
-                return Err(RulerError::Unreadable(wrong));
+                return Err(ExchangeError::Unreadable(wrong).into());
             }
         }
         for (tenant, listing) in tenants.finish()? {
@@ -178,7 +179,7 @@ impl RulerClient {
                 if message.contains("does not exist") {
                     return Ok(Deleted::WasAbsent);
                 }
-                Err(RulerError::Unexpected { status: status.as_u16(), message })
+                Err(ExchangeError::Unexpected { status: status.as_u16(), message }.into())
             }
             _ => Err(self.transport.error(response).await.into()),
         }
@@ -202,7 +203,7 @@ impl RulerClient {
                 let body = self.transport.read(response, MAX_ANSWER_BYTES).await?;
                 let read = serde_json::from_slice::<Formatted>(&body);
                 read.map(|formatted| formatted.data)
-                    .map_err(|error| RulerError::Unreadable(error.to_string()))
+                    .map_err(|error| ExchangeError::Unreadable(error.to_string()).into())
             }
             StatusCode::BAD_REQUEST => {
                 let text = self.transport.message(response).await?;
@@ -230,14 +231,14 @@ impl RulerClient {
             StatusCode::OK => {
                 let body = self.transport.read(response, MAX_LISTING_BYTES).await?;
                 Evaluation::parse(&body, date.as_deref(), &self.namespace)
-                    .map_err(RulerError::Unreadable)
+                    .map_err(|problem| ExchangeError::Unreadable(problem).into())
             }
             status @ StatusCode::UNPROCESSABLE_ENTITY => {
                 let message = self.transport.message(response).await?;
                 if message.contains(ALL_SWITCHED_OFF) {
                     return Ok(Evaluation::switched_off(date.as_deref()));
                 }
-                Err(RulerError::Unexpected { status: status.as_u16(), message })
+                Err(ExchangeError::Unexpected { status: status.as_u16(), message }.into())
             }
             _ => Err(self.transport.error(response).await.into()),
         }
@@ -251,7 +252,8 @@ impl RulerClient {
         match response.status() {
             StatusCode::OK => {
                 let body = self.transport.read(response, MAX_ANSWER_BYTES).await?;
-                RulerLimits::parse(&body).map(Some).map_err(RulerError::Unreadable)
+                let read = RulerLimits::parse(&body).map(Some);
+                read.map_err(|problem| ExchangeError::Unreadable(problem).into())
             }
             StatusCode::NOT_FOUND => Ok(None),
             _ => Err(self.transport.error(response).await.into()),

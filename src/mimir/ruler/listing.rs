@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::line_breaks::{Document, ends_with_old_break};
 use super::node::{Node, Reader};
 use super::{AlertingRule, PromDuration, RulerError, StoredGroup, StoredRule};
+use crate::mimir::ExchangeError;
 
 /// All groups of a tenant, in all namespaces, as Mimir wrote them.
 #[derive(Clone, Debug)]
@@ -52,7 +53,7 @@ impl RawListing {
     /// Parses the groups. Unknown content of a group is marked; an error means that this is not a
     /// listing, or that it was cut off.
     pub fn parse(&self, namespace: &str) -> Result<Listed, RulerError> {
-        self.read(namespace).map_err(RulerError::Unreadable)
+        self.read(namespace).map_err(|problem| ExchangeError::Unreadable(problem).into())
     }
 
     fn read(&self, namespace: &str) -> Result<Listed, String> {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::line_breaks::{Document, ends_with_old_break, is_blank, lines};
 use super::node::Reader;
 use super::{RawListing, RulerError};
+use crate::mimir::ExchangeError;
 use crate::tenancy::TenantId;
 
 const INDENT: &str = "    ";
@@ -78,7 +79,7 @@ impl TenantSplitter {
         let last = match &self.buffer[self.taken..] {
             [] => return Ok([self.held, None].into_iter().flatten()),
             entry @ ([.., b'\n'] | [.., 0xe2, 0x80, 0xa8 | 0xa9]) => Entry(entry.to_vec()).read(),
-            _ => return Err(RulerError::Unreadable("it is cut off".to_owned())),
+            _ => return Err(ExchangeError::Unreadable("it is cut off".to_owned()).into()),
         };
         let held = self.held.filter(|_| last.is_some());
         Ok([held, last].into_iter().flatten())
@@ -183,7 +184,7 @@ i: {}
     #[test]
     fn the_last_entry_must_end_with_its_line() {
         let cut = read_in_pieces("a: {}\nb:\n    ours:\n        - na", 5);
-        assert!(matches!(cut, Err(RulerError::Unreadable(_))), "{cut:?}");
+        assert!(matches!(cut, Err(RulerError::Exchange(ExchangeError::Unreadable(_)))), "{cut:?}");
     }
 
     proptest! {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::mimir::ExchangeError;
 
 /// A group as Mimir's listing shows what we write: indented, below its namespace.
 fn listing_of(namespace: &str, groups: &[RuleGroup]) -> RawListing {
@@ -25,7 +26,7 @@ fn parse(text: &str) -> Result<Listed, RulerError> {
 }
 
 fn is_unreadable(text: &str) -> bool {
-    matches!(parse(text), Err(RulerError::Unreadable(_)))
+    matches!(parse(text), Err(RulerError::Exchange(ExchangeError::Unreadable(_))))
 }
 
 fn stored(group: &RuleGroup) -> StoredGroup {
@@ -130,7 +131,7 @@ proptest! {
         let cut = usize::from(cut) % body.len();
         prop_assume!(cut == 0 || body[cut - 1] != b'\n');
         let read = RawListing::new(body.slice(..cut)).parse("ours");
-        prop_assert!(matches!(read, Err(RulerError::Unreadable(_))), "{:?}", read);
+        prop_assert!(matches!(read, Err(RulerError::Exchange(ExchangeError::Unreadable(_)))), "{:?}", read);
     }
 
     #[test]

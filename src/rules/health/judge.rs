@@ -63,18 +63,20 @@ pub(crate) struct Judged {
     pub(crate) is_waiting: bool,
 }
 
-/// A rule is late after this many intervals,
+/// Missed evaluations after which a rule counts as late.
 const LATE_INTERVALS: u32 = 3;
-/// and this. Rulers are told of a change within twice 10 seconds by default.
+/// Added to that: rulers learn of a change within 20 seconds by default.
 const GRACE: Duration = Duration::from_secs(30);
 /// While nothing else changes, the time of an evaluation is written this often: every rule is evaluated every
 /// minute, and each write of a status is sent to every page that watches it.
 const REFRESH: Duration = Duration::from_secs(600);
 /// How long a group that did not help is left alone.
 const WRITE_AGAIN: Duration = Duration::from_secs(3600);
-/// When nothing is known any more of a tenant that cannot be read: after this time,
+/// A tenant's evaluation is unknown after this long without a reading, if enough attempts failed
+/// ([`UNREAD_ATTEMPTS`]).
 const UNREAD: Duration = Duration::from_secs(300);
-/// and this many attempts.
+/// A tenant's evaluation is unknown after at least this many failed attempts, if they took long enough
+/// ([`UNREAD`]).
 const UNREAD_ATTEMPTS: u32 = 3;
 
 /// Judges each rule that Mimir has. `reach` says whether labels reach a channel.
@@ -88,7 +90,7 @@ pub(crate) fn judge(
     (memory.read_at, memory.failures) = (Some(now), 0);
     let mut judged = Judged { statuses: known.clone(), write_again: Vec::new(), is_waiting: false };
     for (rule, status) in &mut judged.statuses {
-        let Some(hash) = status.live_hash.clone().filter(|_| status.state.is_in_mimir()) else {
+        let Some(hash) = status.rule_hash.clone().filter(|_| status.state.is_in_mimir()) else {
             continue;
         };
         let remembered = memory.rules.entry(*rule).or_default();

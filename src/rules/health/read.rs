@@ -62,7 +62,7 @@ pub(crate) fn wanted(known: &RuleStatuses, memory: &Memory) -> Wanted {
     let in_mimir = known.iter().filter(|(_, status)| status.state.is_in_mimir());
     in_mimir
         .filter_map(|(rule, status)| {
-            let hash = status.live_hash.clone()?;
+            let hash = status.rule_hash.clone()?;
             let remembered = memory.rules.get(rule).and_then(|rule| rule.known.as_ref());
             let shown = remembered.filter(|known| known.hash == hash).map(|known| &known.shown);
             let is_trusted = shown.is_none() && status.evaluated_at.is_some();

@@ -31,10 +31,10 @@ impl From<Vanishing> for Loss {
 }
 
 impl Loss {
-    /// All `live` rules of an organisation that is gone.
-    pub(crate) fn purge(live: usize, is_explained: bool) -> Self {
-        let explained = if is_explained { live } else { 0 };
-        let removal = Removal { observed: live, remaining: 0, explained, missing: 0 };
+    /// All `in_mimir` rules of an organisation that is gone.
+    pub(crate) fn purge(in_mimir: usize, is_explained: bool) -> Self {
+        let explained = if is_explained { in_mimir } else { 0 };
+        let removal = Removal { observed: in_mimir, remaining: 0, explained, missing: 0 };
         Self { removal, vanishing: Vanishing::everything(), is_purge: true }
     }
 }
@@ -51,15 +51,15 @@ pub(crate) struct DeletionWindow {
 }
 
 impl DeletionWindow {
-    /// `removed` rules of an organisation were deleted; all organisations together have `live` left.
+    /// `removed` rules of an organisation were deleted; all organisations together have `in_mimir` left.
     pub(crate) fn note(
         &mut self,
         organisation: &OrganisationId,
         removed: usize,
-        live: usize,
+        in_mimir: usize,
         config: &GuardConfig,
     ) {
-        if self.is_used_up(live, config) {
+        if self.is_used_up(in_mimir, config) {
             self.small = self.small.saturating_add(removed);
         }
         let all = self.removed.entry(organisation.clone()).or_default();
@@ -75,8 +75,8 @@ impl DeletionWindow {
         self.total() - self.removed.values().copied().max().unwrap_or(0)
     }
 
-    fn is_used_up(&self, live: usize, config: &GuardConfig) -> bool {
-        let observed = live.saturating_add(self.total());
+    fn is_used_up(&self, in_mimir: usize, config: &GuardConfig) -> bool {
+        let observed = in_mimir.saturating_add(self.total());
         let across = self.across();
         let removal =
             Removal { observed, remaining: observed - across, explained: across, missing: 0 };
@@ -84,8 +84,8 @@ impl DeletionWindow {
     }
 
     /// How many rules small deletions may still take once the window is used up; none before that.
-    pub(crate) fn small_left(&self, live: usize, config: &GuardConfig) -> Option<usize> {
-        self.is_used_up(live, config).then(|| self.small_budget(config))
+    pub(crate) fn small_left(&self, in_mimir: usize, config: &GuardConfig) -> Option<usize> {
+        self.is_used_up(in_mimir, config).then(|| self.small_budget(config))
     }
 
     fn small_budget(&self, config: &GuardConfig) -> usize {

@@ -1,8 +1,8 @@
 //! Recognises each rule that Mimir has, and tells which ones a plan would delete.
 //!
-//! Mimir's rules have no IDs. A rule is recognised by its content, else by the hash of the live version
-//! in `alert_rule_status`, else by the annotation that names its row, else by the alert's name. A rule that is left
-//! over is unknown to the database.
+//! Mimir's rules have no IDs. A rule is recognised by its content, else by the hash of the version
+//! that `alert_rule_status` says Mimir has, else by the annotation that names its row, else by the alert's name. A rule
+//! that is left over is unknown to the database.
 //!
 //! An interrupted move leaves an old version of a rule behind. Deleting that is no loss: it is recognised
 //! by its hash, which the status keeps as long as Mimir has the version, by its content, or by the row that it names.
@@ -190,10 +190,10 @@ struct Recognition<'a> {
     desired: HashMap<Uuid, &'a AlertRule>,
     /// Rules that rows ask for and that the plan leaves out: over a limit, or refused by Mimir.
     left_out: HashMap<Uuid, &'a AlertRule>,
-    /// The rows whose live or other version has this hash.
+    /// The rows of which a version in Mimir has this hash, by their statuses.
     by_hash: HashMap<&'a str, Vec<Uuid>>,
-    /// The rows that were live.
-    live: HashSet<Uuid>,
+    /// The rows whose rules Mimir had, by their statuses.
+    were_in_mimir: HashSet<Uuid>,
     found: Vec<Vec<Option<Entry>>>,
     /// The rows of which a rule was recognised.
     seen: HashSet<Uuid>,
@@ -211,7 +211,7 @@ impl<'a> Recognition<'a> {
         let members = plan.groups.iter().flat_map(|group| &group.members);
         let mut by_hash: HashMap<&str, Vec<Uuid>> = HashMap::new();
         for (rule, status) in known {
-            for hash in status.live_hash.iter().chain(&status.other_hashes) {
+            for hash in status.rule_hash.iter().chain(&status.other_hashes) {
                 by_hash.entry(hash).or_default().push(*rule);
             }
         }
@@ -236,9 +236,9 @@ impl<'a> Recognition<'a> {
             desired,
             left_out,
             by_hash,
-            live: known
+            were_in_mimir: known
                 .iter()
-                .filter(|(_, status)| status.live_hash.is_some())
+                .filter(|(_, status)| status.rule_hash.is_some())
                 .map(|(rule, _)| *rule)
                 .collect(),
             found: plan.observed.iter().map(|group| vec![None; group.rules.len()]).collect(),
@@ -512,12 +512,12 @@ impl<'a> Recognition<'a> {
     }
 
     /// For a group in which no rule is known: somebody replaced it. A rule in it stands for one of ours
-    /// that belongs into the group, was live, and has left Mimir.
+    /// that belongs into the group, was in Mimir, and has left it.
     fn replaced(&self, at: usize) -> Option<Uuid> {
         let members = &self.written.get(self.plan.observed[at].name.as_str())?.members;
-        let lost = members
-            .iter()
-            .filter(|member| self.live.contains(&member.id) && !self.seen.contains(&member.id));
+        let lost = members.iter().filter(|member| {
+            self.were_in_mimir.contains(&member.id) && !self.seen.contains(&member.id)
+        });
         lost.min_by_key(|member| (member.created, member.id)).map(|member| member.id)
     }
 

@@ -31,8 +31,8 @@ pub(super) enum Applied {
     Whole,
     /// Something was written, or learned by a refusal: make another plan.
     Again,
-    /// The rest cannot be done.
-    Stuck,
+    /// No step is left that can be taken: the plan is empty, or Mimir refuses the rest.
+    NothingLeft,
 }
 
 /// How Mimir answered a step.
@@ -41,6 +41,28 @@ enum Taken {
     /// It named what is wrong with the group.
     Refused,
     /// The refusal shows a limit that was not known.
+    LimitShown,
+}
+
+/// The steps that are left, and what came of the others.
+struct Taking {
+    pending: VecDeque<Step>,
+    /// The steps delete something before the last write.
+    is_at_the_limit: bool,
+    is_refused: bool,
+    has_written: bool,
+    /// There is a temporary group, which the next plan deletes.
+    is_aside: bool,
+    /// Groups that were widened, or could not be.
+    widened: HashSet<usize>,
+}
+
+/// What came of the steps that were possible, or of widening a group.
+enum Turn {
+    /// Other steps may be possible now.
+    Progressed,
+    /// There was nothing to do.
+    Stalled,
     LimitShown,
 }
 
@@ -97,82 +119,102 @@ impl<W: World> Reconcile<'_, W> {
         let none = RulerLimits::default();
         steps.sort_by_cached_key(|step| self.exceeded(step, plan) == none);
         let is_at_the_limit = is_at_the_limit(&steps);
-        let mut pending: VecDeque<Step> = steps.into();
-        let (mut is_refused, mut has_written) = (false, false);
-        // Groups that were widened, or could not be.
-        let mut widened = HashSet::new();
-        // There is a temporary group, which the next plan deletes.
-        let mut is_aside = false;
+        let mut taking = Taking {
+            pending: steps.into(),
+            is_at_the_limit,
+            is_refused: false,
+            has_written: false,
+            is_aside: false,
+            widened: HashSet::new(),
+        };
         loop {
-            // Take every step that loses no rule, as long as one of them makes another one possible.
-            let mut left = VecDeque::new();
-            let before = pending.len();
-            while let Some(step) = pending.pop_front() {
-                let in_order = is_at_the_limit && !is_refused && self.broken.is_empty();
-                let is_possible = in_order || !self.would_lose(&step, plan) && self.has_room(&step);
-                if self.is_broken_step(&step, plan) || !is_possible {
-                    left.push_back(step);
-                    continue;
-                }
-                match self.take(&step, plan).await? {
-                    Taken::Whole => has_written = true,
-                    Taken::Refused => is_refused = true,
-                    Taken::LimitShown => return Ok(Applied::Again),
-                }
-            }
-            let has_progressed = left.len() < before;
-            pending = left;
-            if pending.is_empty() || is_refused {
-                break;
-            }
-            if has_progressed {
-                continue;
-            }
-            // No step is possible as it is: widen one group, which makes others possible. Each group is
-            // widened once, so this ends.
-            let next = pending.iter().find_map(|step| match step {
-                Step::Set(at) | Step::Replace(at)
-                    if !self.is_broken(&plan.groups[*at]) && widened.insert(*at) =>
-                {
-                    Some(*at)
-                }
-                _ => None,
-            });
-            let Some(at) = next else { break };
-            match self.widen(at, plan).await? {
-                Widened::Done => has_written = true,
-                Widened::Aside => (has_written, is_aside) = (true, true),
-                Widened::Refused => is_refused = true,
-                Widened::NoRoom => {
-                    // If every group that takes is still to be written, write this one regardless: the
-                    // rules are back after the next steps. Otherwise the group stays as it is.
-                    if self.is_exchange(at, &pending, plan) {
-                        match self.take(&Step::Set(at), plan).await? {
-                            Taken::Whole => has_written = true,
-                            Taken::Refused => is_refused = true,
-                            Taken::LimitShown => return Ok(Applied::Again),
-                        }
-                        pending.retain(|step| !matches!(step, Step::Set(other) | Step::Replace(other) if *other == at));
-                    }
-                }
+            let turn = self.take_possible_steps(&mut taking, plan).await?;
+            let turn = match turn {
+                Turn::LimitShown => return Ok(Applied::Again),
+                _ if taking.pending.is_empty() || taking.is_refused => break,
+                Turn::Progressed => continue,
+                Turn::Stalled => self.widen_one(&mut taking, plan).await?,
+            };
+            match turn {
+                Turn::LimitShown => return Ok(Applied::Again),
+                Turn::Progressed => {}
+                Turn::Stalled => break,
             }
         }
+        let Taking { pending, is_refused, has_written, is_aside, .. } = taking;
         Ok(if pending.is_empty() && !is_refused && !is_aside && self.broken.is_empty() {
             Applied::Whole
         } else if is_refused || has_written {
             Applied::Again
         } else {
-            Applied::Stuck
+            Applied::NothingLeft
         })
     }
 
-    pub(super) fn count_places(&mut self) {
-        let mut places = HashMap::new();
+    /// Takes every step that loses no rule. The others stay pending: one that was taken may make them possible.
+    async fn take_possible_steps(
+        &mut self,
+        taking: &mut Taking,
+        plan: &Plan,
+    ) -> Result<Turn, Stop> {
+        let steps = std::mem::take(&mut taking.pending);
+        let before = steps.len();
+        for step in steps {
+            let in_order = taking.is_at_the_limit && !taking.is_refused && self.broken.is_empty();
+            let is_possible = in_order || !self.would_lose(&step, plan) && self.has_room(&step);
+            if self.is_broken_step(&step, plan) || !is_possible {
+                taking.pending.push_back(step);
+                continue;
+            }
+            match self.take(&step, plan).await? {
+                Taken::Whole => taking.has_written = true,
+                Taken::Refused => taking.is_refused = true,
+                Taken::LimitShown => return Ok(Turn::LimitShown),
+            }
+        }
+        let has_progressed = taking.pending.len() < before;
+        Ok(if has_progressed { Turn::Progressed } else { Turn::Stalled })
+    }
+
+    /// No step is possible as it is: widens one group, which makes others possible. Each group is widened once, so this
+    /// ends.
+    async fn widen_one(&mut self, taking: &mut Taking, plan: &Plan) -> Result<Turn, Stop> {
+        let next = taking.pending.iter().find_map(|step| match step {
+            Step::Set(at) | Step::Replace(at)
+                if !self.is_broken(&plan.groups[*at]) && taking.widened.insert(*at) =>
+            {
+                Some(*at)
+            }
+            _ => None,
+        });
+        let Some(at) = next else { return Ok(Turn::Stalled) };
+        match self.widen(at, plan).await? {
+            Widened::Done => taking.has_written = true,
+            Widened::Aside => (taking.has_written, taking.is_aside) = (true, true),
+            Widened::Refused => taking.is_refused = true,
+            Widened::NoRoom => {
+                // If every group that takes is still to be written, write this one regardless: the
+                // rules are back after the next steps. Otherwise the group stays as it is.
+                if self.is_exchange(at, &taking.pending, plan) {
+                    match self.take(&Step::Set(at), plan).await? {
+                        Taken::Whole => taking.has_written = true,
+                        Taken::Refused => taking.is_refused = true,
+                        Taken::LimitShown => return Ok(Turn::LimitShown),
+                    }
+                    taking.pending.retain(|step| !matches!(step, Step::Set(other) | Step::Replace(other) if *other == at));
+                }
+            }
+        }
+        Ok(Turn::Progressed)
+    }
+
+    pub(super) fn count_entries(&mut self) {
+        let mut counts = HashMap::new();
         let entries = self.entries.iter().flat_map(std::collections::BTreeMap::values);
         for rule in entries.flatten().filter_map(|entry| entry.rule) {
-            *places.entry(rule).or_default() += 1;
+            *counts.entry(rule).or_default() += 1;
         }
-        self.places = places;
+        self.entry_counts = counts;
     }
 
     fn entries_of(&self, group: &str) -> &[Entry] {
@@ -192,7 +234,7 @@ impl<W: World> Reconcile<'_, W> {
                 return false;
             }
             let here = entries.iter().filter(|other| other.rule == Some(rule)).count();
-            self.places.get(&rule).copied().unwrap_or(0) <= here
+            self.entry_counts.get(&rule).copied().unwrap_or(0) <= here
         })
     }
 
@@ -383,12 +425,12 @@ impl<W: World> Reconcile<'_, W> {
         let entries = self.entries.get_or_insert_default();
         let before = entries.remove(group).unwrap_or_default();
         for rule in before.iter().filter_map(|entry| entry.rule) {
-            if let Some(places) = self.places.get_mut(&rule) {
-                *places = places.saturating_sub(1);
+            if let Some(count) = self.entry_counts.get_mut(&rule) {
+                *count = count.saturating_sub(1);
             }
         }
         for rule in now.iter().filter_map(|entry| entry.rule) {
-            *self.places.entry(rule).or_default() += 1;
+            *self.entry_counts.entry(rule).or_default() += 1;
         }
         if !now.is_empty() {
             entries.insert(group.to_owned(), now);
@@ -469,7 +511,7 @@ impl<W: World> Reconcile<'_, W> {
     /// Whether Mimir has taken a rule as its row says.
     fn was_taken(&self, rule: &AlertRule, hash: &str) -> bool {
         let known = self.state.statuses.as_ref().and_then(|known| known.get(&rule.id));
-        known.is_some_and(|known| known.live_hash.as_deref() == Some(hash))
+        known.is_some_and(|known| known.rule_hash.as_deref() == Some(hash))
     }
 
     fn quarantine(&mut self, rule: &AlertRule, reason: String) {

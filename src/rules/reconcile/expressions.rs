@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use moka::sync::Cache;
 
 use crate::mimir::expression::{self, ExpressionLimits};
+use crate::mimir::retrying;
 use crate::mimir::ruler::{RulerClient, RulerError};
 use crate::rules::reconcile::world::ReadsMimir;
-use crate::rules::reconcile::writer::ask;
 use crate::rules::spec::refusal::in_words;
 use crate::tenancy::TenantId;
 
@@ -18,7 +18,7 @@ pub async fn fault_of(
     tenant: &TenantId,
     expr: &str,
 ) -> Result<Option<String>, RulerError> {
-    match ask(|| client.format_query(tenant, expr)).await {
+    match retrying(|| client.format_query(tenant, expr)).await {
         Ok(_) => Ok(None),
         Err(RulerError::InvalidExpression { message, line, column }) => {
             Ok(Some(in_words(&message, line.zip(column))))
@@ -51,7 +51,7 @@ impl Formats {
         tenant: &TenantId,
         expr: &str,
     ) -> Result<Option<String>, RulerError> {
-        self.known_or(expr, async || ask(|| client.format_query(tenant, expr)).await).await
+        self.known_or(expr, async || retrying(|| client.format_query(tenant, expr)).await).await
     }
 
     async fn known_or(

@@ -12,8 +12,8 @@ use super::quarantine::Quarantine;
 use super::reconciler::Reconciler;
 use super::tenant_state::recorded_limits;
 use super::world::TenantReader;
-use super::writer::ask;
 use crate::labels::RuleState;
+use crate::mimir::retrying;
 use crate::mimir::ruler::{RuleGroup, RulerError, StoredGroup, StoredRule, write_group};
 use crate::rules::plan::Plan;
 use crate::rules::plan::diff::Write;
@@ -99,7 +99,8 @@ impl Reconciler {
         let tenant = self.tenant_of(organisation);
         let tenant = tenant.map_err(|error| PreviewError::Tenant(error.to_string()))?;
         let parsed = parse_rows(&rows, &self.defaults());
-        let listed = ask(|| self.client.list_raw(&tenant)).await?.parse(&self.config.namespace)?;
+        let listed =
+            retrying(|| self.client.list_raw(&tenant)).await?.parse(&self.config.namespace)?;
         let sync = self.store.rule_sync_of(organisation.clone()).await?;
         let known: RuleStatuses = statuses.into_iter().map(|row| (row.rule, row.into())).collect();
         let mut quarantine = Quarantine::default();
@@ -172,7 +173,7 @@ fn not_evaluated(parsed: &ParsedRows, known: &RuleStatuses) -> Vec<NotEvaluated>
     let of = |rule: &AlertRule| {
         let status = known.get(&rule.id)?;
         let is_in_mimir = matches!(status.state, RuleState::Stored | RuleState::Failing)
-            && status.live_hash.as_ref() == Some(&rule.hash());
+            && status.rule_hash.as_ref() == Some(&rule.hash());
         is_in_mimir.then(|| NotEvaluated {
             id: rule.id,
             name: rule.rule.alert.clone(),

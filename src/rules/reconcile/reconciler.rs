@@ -2,10 +2,9 @@
 
 use super::expressions::Formats;
 use super::planning::Settings;
-use super::writer::ask;
 use crate::config::RulesConfig;
-use crate::mimir::MimirHandle;
 use crate::mimir::ruler::{RulerClient, RulerError, RulerLimits};
+use crate::mimir::{MimirHandle, retrying};
 use crate::rules::spec::alert_rule::RuleDefaults;
 use crate::store::Store;
 use crate::tenancy::{OrganisationId, TenantId, TenantIdError, TenantTemplate};
@@ -75,7 +74,7 @@ impl Reconciler {
 
     /// The limits that Mimir reports, or those of the configuration where it reports none.
     pub(crate) async fn limits_of(&self, tenant: &TenantId) -> Result<RulerLimits, RulerError> {
-        let reported = ask(|| self.client.limits(tenant)).await?;
+        let reported = retrying(|| self.client.limits(tenant)).await?;
         Ok(reported.unwrap_or_else(|| self.default_limits()))
     }
 }

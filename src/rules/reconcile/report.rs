@@ -145,17 +145,17 @@ impl Presence {
 }
 
 impl Ending<'_> {
-    /// The live version by the old status, if Mimir still has the rule in any version.
-    fn still_live(&self, known: &RuleStatuses, rule: Uuid) -> Option<String> {
+    /// The version in Mimir by the old status, if Mimir still has the rule in any version.
+    fn still_in_mimir(&self, known: &RuleStatuses, rule: Uuid) -> Option<String> {
         let is_there = self.presence.is_none_or(|presence| presence.rules.contains_key(&rule));
-        live_hash(known, rule).filter(|_| is_there)
+        rule_hash(known, rule).filter(|_| is_there)
     }
 
     /// The status of a rule that Mimir has as its row says; by the old status if it could not be asked.
     fn in_mimir(&self, known: &RuleStatuses, rule: Uuid, hash: &str) -> Option<RuleStatus> {
         let is_there = match self.presence {
             Some(presence) => presence.is_exact(rule),
-            None => live_hash(known, rule).as_deref() == Some(hash),
+            None => rule_hash(known, rule).as_deref() == Some(hash),
         };
         is_there.then(|| RuleStatus::in_mimir(known.get(&rule), hash.to_owned()))
     }
@@ -197,7 +197,7 @@ pub(crate) fn report(
     now
 }
 
-/// The versions that Mimir has, or may have, besides the one that is live: if the row is edited
+/// The versions that Mimir has, or may have, besides the one that the status names: if the row is edited
 /// or deleted, they are known by that.
 fn note_other_versions(
     now: &mut RuleStatuses,
@@ -218,11 +218,11 @@ fn note_other_versions(
         }
         let before = known.get(rule);
         let mut others = before.map(|before| before.other_hashes.clone()).unwrap_or_default();
-        others.extend(before.and_then(|before| before.live_hash.clone()));
+        others.extend(before.and_then(|before| before.rule_hash.clone()));
         if may_be_exact {
             others.extend(rows.get(rule).map(|rule| rule.hash()));
         }
-        let mut known: HashSet<String> = status.live_hash.iter().cloned().collect();
+        let mut known: HashSet<String> = status.rule_hash.iter().cloned().collect();
         others.retain(|hash| known.insert(hash.clone()));
         others.drain(..others.len().saturating_sub(MOST));
         status.other_hashes = others;
@@ -235,48 +235,48 @@ fn done(
     plan: &Plan,
     ending: &Ending<'_>,
 ) -> RuleStatuses {
-    // A rule that could not be deleted is still live.
+    // A rule that could not be deleted is still in Mimir.
     let mut now = ending.statuses_of_missing_rows(known);
-    let still_live = |rule| ending.still_live(known, rule);
-    let of = |state, reason: &str, live_hash| RuleStatus::new(state, reason, live_hash);
+    let still_in_mimir = |rule| ending.still_in_mimir(known, rule);
+    let of = |state, reason: &str, rule_hash| RuleStatus::new(state, reason, rule_hash);
     for rule in plan.groups.iter().flat_map(|group| &group.members) {
         let hash = rule.hash();
         let status = ending.in_mimir(known, rule.id, &hash).unwrap_or_else(|| {
             let not_moved =
                 "another rule of its group could not be moved; the sync is retried automatically";
             let reason = ending.broken.get(&rule.id).map_or(not_moved, String::as_str);
-            of(RuleState::Error, reason, still_live(rule.id))
+            of(RuleState::Error, reason, still_in_mimir(rule.id))
         });
         now.insert(rule.id, status);
     }
     // A rule over the limit may still be in Mimir, because its deletion is held or failed.
     for rule in &plan.over_limit {
         let hash = rule.hash();
-        let status = ending
-            .in_mimir(known, rule.id, &hash)
-            .unwrap_or_else(|| of(RuleState::OverLimit, &over_limit(plan), still_live(rule.id)));
+        let status = ending.in_mimir(known, rule.id, &hash).unwrap_or_else(|| {
+            of(RuleState::OverLimit, &over_limit(plan), still_in_mimir(rule.id))
+        });
         now.insert(rule.id, status);
     }
     for (rule, reason) in &plan.quarantined {
         let hash = rule.hash();
         let status = ending
             .in_mimir(known, rule.id, &hash)
-            .unwrap_or_else(|| of(RuleState::Invalid, reason, still_live(rule.id)));
+            .unwrap_or_else(|| of(RuleState::Invalid, reason, still_in_mimir(rule.id)));
         now.insert(rule.id, RuleStatus { refused_hash: Some(hash), ..status });
     }
     for (rule, reason) in &parsed.refused {
-        now.insert(*rule, of(RuleState::Invalid, reason, still_live(*rule)));
+        now.insert(*rule, of(RuleState::Invalid, reason, still_in_mimir(*rule)));
     }
     for rule in &parsed.disabled {
         // Not `disabled` while Mimir evaluates it.
-        let status = match still_live(*rule) {
-            Some(live) => of(RuleState::Error, &still_there(ending), Some(live)),
+        let status = match still_in_mimir(*rule) {
+            Some(hash) => of(RuleState::Error, &still_there(ending), Some(hash)),
             None => of(RuleState::Disabled, "", None),
         };
         now.insert(*rule, status);
     }
     for (rule, reason) in &parsed.crowded_out {
-        now.insert(*rule, of(RuleState::OverLimit, reason, still_live(*rule)));
+        now.insert(*rule, of(RuleState::OverLimit, reason, still_in_mimir(*rule)));
     }
     now
 }
@@ -311,7 +311,7 @@ fn unfinished(
     reason: &str,
 ) -> RuleStatuses {
     let mut now = ending.statuses_of_missing_rows(known);
-    let still_live = |rule| ending.still_live(known, rule);
+    let still_in_mimir = |rule| ending.still_in_mimir(known, rule);
     for rule in &parsed.enabled {
         let hash = rule.hash();
         let status = ending.in_mimir(known, rule.id, &hash).unwrap_or_else(|| {
@@ -319,23 +319,23 @@ fn unfinished(
             match ending.quarantine.reason(&hash) {
                 Some(own) => RuleStatus {
                     refused_hash: Some(hash.clone()),
-                    ..RuleStatus::new(RuleState::Invalid, own, still_live(rule.id))
+                    ..RuleStatus::new(RuleState::Invalid, own, still_in_mimir(rule.id))
                 },
-                None => RuleStatus::new(state, reason, still_live(rule.id)),
+                None => RuleStatus::new(state, reason, still_in_mimir(rule.id)),
             }
         });
         now.insert(rule.id, status);
     }
     for (rule, reason) in &parsed.refused {
-        now.insert(*rule, RuleStatus::new(RuleState::Invalid, reason, still_live(*rule)));
+        now.insert(*rule, RuleStatus::new(RuleState::Invalid, reason, still_in_mimir(*rule)));
     }
     for (rule, reason) in &parsed.crowded_out {
-        now.insert(*rule, RuleStatus::new(RuleState::OverLimit, reason, still_live(*rule)));
+        now.insert(*rule, RuleStatus::new(RuleState::OverLimit, reason, still_in_mimir(*rule)));
     }
     for rule in &parsed.disabled {
         // Not `disabled`, because Mimir evaluates it until the plan can be carried out.
-        let status = match still_live(*rule) {
-            Some(live) => RuleStatus::new(state, reason, Some(live)),
+        let status = match still_in_mimir(*rule) {
+            Some(hash) => RuleStatus::new(state, reason, Some(hash)),
             None => RuleStatus::new(RuleState::Disabled, "", None),
         };
         now.insert(*rule, status);
@@ -343,6 +343,6 @@ fn unfinished(
     now
 }
 
-fn live_hash(known: &RuleStatuses, rule: Uuid) -> Option<String> {
-    known.get(&rule).and_then(|status| status.live_hash.clone())
+fn rule_hash(known: &RuleStatuses, rule: Uuid) -> Option<String> {
+    known.get(&rule).and_then(|status| status.rule_hash.clone())
 }

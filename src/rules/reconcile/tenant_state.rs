@@ -203,14 +203,14 @@ impl TenantState {
     /// A digest of what the versions of statuses are made of.
     fn digest_of_statuses(&self, statuses: &RuleStatuses) -> u64 {
         let hashes = statuses.iter().map(|(rule, status)| {
-            let RuleStatus { state, reason, live_hash, other_hashes, .. } = status;
+            let RuleStatus { state, reason, rule_hash, other_hashes, .. } = status;
             let RuleStatus { refused_hash, notifies, evaluated_at: _, .. } = status;
             let state = *state as usize;
             self.hasher.hash_one((
                 rule,
                 state,
                 reason,
-                live_hash,
+                rule_hash,
                 other_hashes,
                 refused_hash,
                 notifies,
@@ -220,10 +220,10 @@ impl TenantState {
         self.hasher.hash_one((statuses.len(), sum))
     }
 
-    /// The number of live rules.
-    pub(crate) fn live(&self) -> usize {
+    /// The number of rules that Mimir has, in any version.
+    pub(crate) fn in_mimir(&self) -> usize {
         let statuses = self.statuses.iter().flat_map(HashMap::values);
-        statuses.filter(|status| status.live_hash.is_some()).count()
+        statuses.filter(|status| status.rule_hash.is_some()).count()
     }
 }
 

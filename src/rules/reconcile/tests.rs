@@ -135,7 +135,7 @@ fn what_mimir_refuses_since_an_upgrade_leaves_the_others_alone() {
     assert_eq!(org.status(3), Some(RuleState::Stored));
 }
 
-// Seen: after the minimum was raised, one edit took a whole group of live rules out of Mimir. The
+// Seen: after the minimum was raised, one edit took a whole group of rules out of Mimir. The
 // refusal is about the write alone: Mimir goes on with what it has.
 #[test]
 fn live_rules_stay_when_mimirs_minimum_interval_is_raised() {
@@ -167,7 +167,7 @@ fn live_rules_stay_when_mimirs_minimum_interval_is_raised() {
     org.check_statuses();
 }
 
-// Where nothing is live there is nothing to keep, and the author's row is at fault.
+// Where nothing is in Mimir there is nothing to keep, and the author's row is at fault.
 #[test]
 fn a_new_rule_with_too_short_an_interval_is_invalid() {
     let mut org = with(4, 1, 20);
@@ -261,7 +261,7 @@ fn a_wrong_status_is_corrected() {
     assert!(org.status(99).is_none(), "there is no such rule in Mimir");
 }
 
-// While a deletion is held, nothing is written. A group that somebody deletes meanwhile is not live.
+// While a deletion is held, nothing is written. A group that somebody deletes meanwhile is not in Mimir.
 #[test]
 fn what_somebody_deletes_in_mimir_while_a_deletion_is_held_is_not_live() {
     let mut org = with(8, 2, 20);
@@ -440,7 +440,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(400)))]
 
     // Any mix of refused, lost, deleted and moved rules, failures and lost leases: after the last failure a
-    // status says live if and only if Mimir has the rule; after a confirmation exactly the confirmed rules
+    // status says that Mimir has the rule if and only if it has it; after a confirmation exactly the confirmed rules
     // are gone; and a rule that stays was always in some group.
     #[test]
     fn after_a_confirmation_exactly_what_was_confirmed_is_gone_and_live_is_in_mimir(

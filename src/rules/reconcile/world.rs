@@ -6,7 +6,8 @@ use std::collections::HashSet;
 
 use super::expressions::fault_of;
 use super::reconciler::Reconciler;
-use super::writer::{WriteError, Writer, ask};
+use super::writer::{WriteError, Writer};
+use crate::mimir::retrying;
 use crate::mimir::ruler::{RawListing, RuleGroup, RulerError, RulerLimits};
 use crate::rules::status::statuses::RuleStatuses;
 use crate::store::StoreError;
@@ -57,7 +58,7 @@ pub(crate) struct LiveWorld<'a> {
 
 impl TenantReader<'_> {
     pub(crate) async fn list(&self) -> Result<RawListing, RulerError> {
-        ask(|| self.reconciler.client.list_raw(self.tenant)).await
+        retrying(|| self.reconciler.client.list_raw(self.tenant)).await
     }
 }
 

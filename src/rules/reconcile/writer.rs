@@ -1,8 +1,10 @@
-//! Calls to Mimir's ruler, with retries. Writes are done only while the lease is held.
+//! Writes to Mimir's ruler, with retries. They are done only while the lease is held.
+
+use std::time::Duration;
 
 use crate::election::lease::{Lease, LeaseLost};
-use crate::mimir::Attempts;
 use crate::mimir::ruler::{RuleGroup, RulerClient, RulerError};
+use crate::mimir::{Retriable, retrying};
 use crate::telemetry::RuleMetrics;
 use crate::tenancy::TenantId;
 
@@ -43,29 +45,39 @@ impl Writer<'_> {
         &self,
         call: impl Fn() -> F,
     ) -> Result<T, WriteError> {
-        let mut attempts = Attempts::default();
-        loop {
+        retrying(move || {
             // Each attempt checks the lease again: it may have ended during the delay.
-            match self.lease.during(call()).await {
-                Err(LeaseLost) => return Err(WriteError::LeaseLost),
-                Ok(Ok(done)) => return Ok(done),
-                Ok(Err(error)) if attempts.waits_after(&error).await => {}
-                Ok(Err(error)) => return Err(WriteError::Ruler(error)),
+            let attempt = self.lease.during(call());
+            async move {
+                match attempt.await {
+                    Ok(done) => done.map_err(WriteError::Ruler),
+                    Err(LeaseLost) => Err(WriteError::LeaseLost),
+                }
             }
-        }
+        })
+        .await
     }
 }
 
-/// Asks Mimir, with retries.
-pub(crate) async fn ask<T, F: Future<Output = Result<T, RulerError>>>(
-    call: impl Fn() -> F,
-) -> Result<T, RulerError> {
-    let mut attempts = Attempts::default();
-    loop {
-        match call().await {
-            Ok(done) => return Ok(done),
-            Err(error) if attempts.waits_after(&error).await => {}
-            Err(error) => return Err(error),
+impl Retriable for WriteError {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::LeaseLost => false,
+            Self::Ruler(error) => error.is_transient(),
+        }
+    }
+
+    fn is_slow(&self) -> bool {
+        match self {
+            Self::LeaseLost => false,
+            Self::Ruler(error) => error.is_slow(),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::LeaseLost => None,
+            Self::Ruler(error) => error.retry_after(),
         }
     }
 }

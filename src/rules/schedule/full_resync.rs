@@ -86,7 +86,7 @@ pub(crate) enum Event {
         /// The keys of the rules whose deletion is confirmed.
         confirmed: Result<HashMap<OrganisationId, HashSet<String>>, String>,
         /// Organisations that had rules, and that have been gone for longer than the grace period, with
-        /// the number of their live rules.
+        /// the number of their rules in Mimir.
         gone: Vec<(OrganisationId, usize)>,
     },
     /// A purge ended, or was not possible.
@@ -110,8 +110,8 @@ pub(crate) struct ReconcileEnd {
     /// The number of rules that were deleted.
     pub(crate) removed: usize,
     pub(crate) by_confirmation: bool,
-    /// The number of live rules of all organisations.
-    pub(crate) live: usize,
+    /// The number of rules of all organisations that Mimir has.
+    pub(crate) in_mimir: usize,
 }
 
 #[derive(Debug)]
@@ -285,8 +285,8 @@ impl FullResync {
     }
 
     /// What the guard looks at when a trigger leads to a reconcile.
-    pub(crate) fn watch(&self, organisation: &OrganisationId, live: usize) -> Watch {
-        let small = self.window.small_left(live, &self.guard);
+    pub(crate) fn watch(&self, organisation: &OrganisationId, in_mimir: usize) -> Watch {
+        let small = self.window.small_left(in_mimir, &self.guard);
         Watch { held: self.held_of(organisation), small }
     }
 
@@ -324,7 +324,7 @@ impl FullResync {
     fn reconciled(&mut self, end: ReconcileEnd) -> Vec<Command> {
         // A deletion that was judged with all others, or confirmed, is not counted again.
         if end.by.is_none() && !end.by_confirmation && end.removed > 0 {
-            self.window.note(&end.organisation, end.removed, end.live, &self.guard);
+            self.window.note(&end.organisation, end.removed, end.in_mimir, &self.guard);
         }
         let ended = self.end_of_hold(&end);
         let deferred_by_trigger = end.by.is_none() && end.kind == OutcomeKind::Deferred;
@@ -401,8 +401,8 @@ impl FullResync {
         let is_empty = listed.is_empty();
         let gone: Vec<(OrganisationId, usize)> =
             gone.into_iter().filter(|(organisation, _)| !listed.contains(organisation)).collect();
-        for (organisation, live) in &gone {
-            run.losses.insert(organisation.clone(), Loss::purge(*live, !is_empty));
+        for (organisation, in_mimir) in &gone {
+            run.losses.insert(organisation.clone(), Loss::purge(*in_mimir, !is_empty));
         }
 
         let judged = judge_all(&run.losses, &confirmed, &self.window, &self.held, &self.guard);

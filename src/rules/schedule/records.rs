@@ -228,7 +228,7 @@ fn set_counts(sync: &mut SyncRow, states: &[usize; RuleState::COUNT]) {
     sync.stored = states[RuleState::Stored as usize];
     sync.live = states[RuleState::Live as usize];
     sync.failing = states[RuleState::Failing as usize];
-    sync.not_live = not_live(states);
+    sync.not_in_mimir = not_in_mimir(states);
 }
 
 fn new_sync(organisation: &OrganisationId) -> SyncRow {
@@ -238,7 +238,7 @@ fn new_sync(organisation: &OrganisationId) -> SyncRow {
         stored: 0,
         live: 0,
         failing: 0,
-        not_live: 0,
+        not_in_mimir: 0,
         synced_at: None,
         problem: String::new(),
         problem_since: None,
@@ -258,7 +258,7 @@ pub(super) fn whole_ms(took: Duration) -> u64 {
     u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn not_live(states: &[usize; RuleState::COUNT]) -> usize {
+fn not_in_mimir(states: &[usize; RuleState::COUNT]) -> usize {
     let states_of =
         [RuleState::Pending, RuleState::Invalid, RuleState::OverLimit, RuleState::Error];
     states_of.iter().map(|state| states[*state as usize]).sum()
@@ -271,7 +271,7 @@ pub(super) fn log(organisation: &OrganisationId, reconciled: &Reconciled, took: 
         Outcome::Applied => tracing::info!(
             organisation.id = %organisation,
             rules.in_mimir = in_mimir(&states),
-            rules.not_live = not_live(&states),
+            rules.not_live = not_in_mimir(&states),
             duration_ms = whole_ms(took),
             "Alert rules synced"
         ),

@@ -607,7 +607,8 @@ impl Scheduler {
         }
     }
 
-    /// The organisations that have been gone for longer than the grace period, with their live rules.
+    /// The organisations that have been gone for longer than the grace period, with the number
+    /// of their rules in Mimir.
     /// Records which ones are gone at all. The time is that of Postgres: another copy may have seen first
     /// that one is gone, and clocks differ.
     fn find_gone(
@@ -722,7 +723,7 @@ impl Scheduler {
             vanishing: reconciled.vanishing.clone(),
             removed: reconciled.removed,
             by_confirmation: reconciled.by_confirmation,
-            live: self.records.in_mimir(),
+            in_mimir: self.records.in_mimir(),
         }));
 
         match &reconciled.outcome {

@@ -27,13 +27,13 @@ pub(crate) struct PendingTriggers {
 }
 
 /// The number of organisations that are remembered by name.
-const MOST: usize = 50_000;
+const MAX_PENDING_ORGANISATIONS: usize = 50_000;
 
 impl Triggers {
     /// The rules of this organisation may have changed.
     pub fn organisation(&self, organisation: OrganisationId) {
         self.change(|pending| {
-            let has_room = pending.organisations.len() < MOST;
+            let has_room = pending.organisations.len() < MAX_PENDING_ORGANISATIONS;
             if has_room || pending.organisations.contains_key(&organisation) {
                 pending.organisations.entry(organisation).or_insert_with(Instant::now);
             } else {

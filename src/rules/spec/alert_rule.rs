@@ -106,7 +106,7 @@ impl AlertRule {
     /// Mimir evaluates, or the group.
     ///
     /// The destructuring here and in [`Hash::rule`] makes a new field a compile error until it is hashed.
-    /// A column that missed the hash would be an edit that nobody notices: the rule would count as live.
+    /// A column that missed the hash would be an edit that nobody notices: the rule would count as stored.
     pub fn hash(&self) -> String {
         let Self { id: _, created: _, group, interval, rule } = self;
         hash_in(group, *interval, rule)

@@ -7,7 +7,7 @@ use crate::store::{AlertRuleRow, Excess, MOST_ORGANISATION_BYTES, MOST_ROW_BYTES
 
 #[derive(Clone, Debug, Default)]
 pub struct ParsedRows {
-    /// Rules that should be live.
+    /// Rules that should be in Mimir.
     pub enabled: Vec<AlertRule>,
     /// Rows with faults, and the reason for their author, as the database keeps it.
     pub refused: Vec<(Uuid, String)>,

@@ -123,7 +123,7 @@ pub(crate) struct SyncFailure {
 }
 
 pub(crate) const MIMIR_UNAVAILABLE: &str = "Mimir is temporarily unavailable";
-const DATABASE_UNAVAILABLE: &str = "the database is temporarily unavailable";
+pub(crate) const DATABASE_UNAVAILABLE: &str = "the database is temporarily unavailable";
 pub(crate) const NO_TENANT: &str = "the organisation's ID is not a valid tenant ID";
 
 impl SyncFailure {

@@ -17,7 +17,7 @@ pub(crate) struct RuleStatus {
     pub(crate) state: RuleState,
     pub(crate) reason: String,
     /// The version that Mimir has, if any.
-    pub(crate) live_hash: Option<String>,
+    pub(crate) rule_hash: Option<String>,
     /// Other versions that Mimir has, or may have, because a move was interrupted.
     pub(crate) other_hashes: Vec<String>,
     /// The version that Mimir refused, if the rule is in quarantine.
@@ -36,12 +36,12 @@ impl RuleStatus {
     pub(crate) fn new(
         state: RuleState,
         reason: impl Into<String>,
-        live_hash: Option<String>,
+        rule_hash: Option<String>,
     ) -> Self {
         Self {
             state,
             reason: shortened(&reason.into()),
-            live_hash,
+            rule_hash,
             other_hashes: Vec::new(),
             refused_hash: None,
             evaluated_at: None,
@@ -51,7 +51,7 @@ impl RuleStatus {
 
     /// Mimir has this version. What was known of its evaluation stays true.
     pub(crate) fn in_mimir(before: Option<&Self>, hash: String) -> Self {
-        let before = before.filter(|before| before.live_hash.as_ref() == Some(&hash));
+        let before = before.filter(|before| before.rule_hash.as_ref() == Some(&hash));
         let (evaluated_at, notifies) =
             before.map_or((None, None), |before| (before.evaluated_at, before.notifies));
         let kept = before.filter(|before| {
@@ -99,14 +99,14 @@ impl From<RuleStatusRow> for RuleStatus {
             organisation: _,
             state,
             reason,
-            live_hash,
+            rule_hash,
             other_hashes,
             refused_hash,
             synced_at: _,
             evaluated_at,
             notifies,
         } = row;
-        Self { state, reason, live_hash, other_hashes, refused_hash, evaluated_at, notifies }
+        Self { state, reason, rule_hash, other_hashes, refused_hash, evaluated_at, notifies }
     }
 }
 
@@ -124,7 +124,7 @@ pub(crate) fn change(
                 organisation: organisation.clone(),
                 state: status.state,
                 reason: status.reason.clone(),
-                live_hash: status.live_hash.clone(),
+                rule_hash: status.rule_hash.clone(),
                 other_hashes: status.other_hashes.clone(),
                 refused_hash: status.refused_hash.clone(),
                 synced_at: None,
@@ -147,10 +147,10 @@ mod tests {
     fn statuses() -> impl Strategy<Value = RuleStatuses> {
         let evaluated = proptest::option::of(0_i64..2);
         let status = (0..RuleState::COUNT, "[a-c]{0,1}", proptest::option::of("[a-b]"), evaluated);
-        let status = status.prop_map(|(state, reason, live_hash, evaluated)| RuleStatus {
+        let status = status.prop_map(|(state, reason, rule_hash, evaluated)| RuleStatus {
             evaluated_at: evaluated.and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok()),
             notifies: evaluated.map(|at| at > 0),
-            ..RuleStatus::new(RuleState::VARIANTS[state], reason, live_hash)
+            ..RuleStatus::new(RuleState::VARIANTS[state], reason, rule_hash)
         });
         proptest::collection::hash_map((0..8_u128).prop_map(Uuid::from_u128), status, 0..8)
     }

@@ -74,8 +74,9 @@ const MOST_STATUSES: usize = 1000;
 /// Rules that are gone, in one batch: an organisation may make and delete any number of them while nothing can be
 /// written. A status that stays is deleted by the next full resync, which compares all statuses with what Mimir has.
 const MOST_GONE: usize = 100_000;
-/// Rows that are written together. If one of them is refused, so many are written one by one.
-const TOGETHER: usize = 1000;
+/// Rows that are written together, in one statement unless their texts are long. If one of them is refused, so many
+/// are written one by one.
+const ROWS_PER_STATEMENT: usize = 1000;
 /// A batch is written when no note has come for this long.
 const PAUSE: Duration = Duration::from_millis(3);
 /// The time between two batches that are not full. A single change is written at once; those of a full resync share
@@ -323,7 +324,8 @@ impl Batch {
         let write = move |rows| store.write_rule_syncs(rows);
         write_rows(syncs, |row| &row.organisation, write, |()| {}).await?;
 
-        // After the statuses: a rule without tombstone whose status still says live would be missed.
+        // After the statuses: otherwise a rule could have no row, no tombstone and a status that still says that Mimir
+        // has it, and would count as missing.
         for (organisation, rules) in &self.deleted {
             let forgotten = store.forget_tombstones(organisation.clone(), rules.clone()).await;
             unless_refused(forgotten, Some(organisation))?;
@@ -350,7 +352,7 @@ async fn write_rows<T: Clone, R, W: Future<Output = Result<R, StoreError>>>(
     write: impl Fn(Vec<T>) -> W,
     mut done: impl FnMut(R),
 ) -> Result<(), StoreError> {
-    for together in rows.chunks(TOGETHER) {
+    for together in rows.chunks(ROWS_PER_STATEMENT) {
         match write(together.to_vec()).await {
             Ok(returned) => {
                 done(returned);
@@ -403,7 +405,7 @@ mod tests {
             organisation: named(organisation),
             state: RuleState::Live,
             reason: String::new(),
-            live_hash: None,
+            rule_hash: None,
             other_hashes: Vec::new(),
             refused_hash: None,
             synced_at: None,
@@ -513,7 +515,7 @@ mod tests {
             stored: 0,
             live: 0,
             failing: 0,
-            not_live: 0,
+            not_in_mimir: 0,
             synced_at: None,
             problem: problem.to_owned(),
             problem_since: None,
@@ -585,8 +587,8 @@ mod tests {
     #[tokio::test]
     async fn only_those_with_which_a_row_was_refused_are_written_one_by_one() {
         let rows: Vec<RuleStatusRow> =
-            (0..3 * TOGETHER as u128).map(|rule| row("a", rule)).collect();
-        let refused = Uuid::from_u128(TOGETHER as u128 + 7);
+            (0..3 * ROWS_PER_STATEMENT as u128).map(|rule| row("a", rule)).collect();
+        let refused = Uuid::from_u128(ROWS_PER_STATEMENT as u128 + 7);
         let writes = std::cell::RefCell::new(Vec::new());
         let write = |rows: Vec<RuleStatusRow>| {
             writes.borrow_mut().push(rows.len());
@@ -596,10 +598,10 @@ mod tests {
         };
         let mut done = 0;
         write_rows(rows, |row| &row.organisation, write, |rows| done += rows).await.unwrap();
-        assert_eq!(done, 3 * TOGETHER - 1);
-        let mut wanted = vec![TOGETHER; 2];
-        wanted.resize(2 + TOGETHER, 1);
-        wanted.push(TOGETHER);
+        assert_eq!(done, 3 * ROWS_PER_STATEMENT - 1);
+        let mut wanted = vec![ROWS_PER_STATEMENT; 2];
+        wanted.resize(2 + ROWS_PER_STATEMENT, 1);
+        wanted.push(ROWS_PER_STATEMENT);
         assert_eq!(writes.into_inner(), wanted);
     }
 
@@ -607,7 +609,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_found_before_a_failure_is_kept() {
         let rows: Vec<RuleStatusRow> =
-            (0..2 * TOGETHER as u128).map(|rule| row("a", rule)).collect();
+            (0..2 * ROWS_PER_STATEMENT as u128).map(|rule| row("a", rule)).collect();
         let write = |rows: Vec<RuleStatusRow>| {
             let is_first = rows[0].rule == Uuid::from_u128(0);
             std::future::ready(if is_first {

@@ -335,7 +335,7 @@ proptest! {
         for (seen, pause, is_edited) in steps {
             now += pause;
             if is_edited {
-                let next = if one.status().live_hash.as_deref() == Some("v1") { "v2" } else { "v1" };
+                let next = if one.status().rule_hash.as_deref() == Some("v1") { "v2" } else { "v1" };
                 one.edit(next);
                 prop_assert_eq!(one.status().state, RuleState::Stored);
             }
@@ -350,7 +350,7 @@ proptest! {
             };
             let judged = one.see(now, seen.clone());
             let status = one.status();
-            prop_assert_eq!(&status.live_hash, &before.live_hash);
+            prop_assert_eq!(&status.rule_hash, &before.rule_hash);
             prop_assert!(status.state.is_in_mimir());
             prop_assert!(status.evaluated_at.is_none_or(|at| at <= seen.at));
             prop_assert_eq!(status.evaluated_at.is_none(), one.memory.rules[&ID].evaluated_at.is_none());

@@ -1,6 +1,7 @@
 use std::sync::Mutex;
 
 use super::*;
+use crate::mimir::ExchangeError;
 use crate::mimir::ruler::RuleHealth;
 use crate::rules::plan::desired::tests::rule;
 use crate::rules::status::statuses::RuleStatus;
@@ -26,7 +27,7 @@ impl Source for Both {
     async fn format(&self, expr: &str) -> Result<Option<String>, RulerError> {
         self.asked.lock().unwrap().push(expr.to_owned());
         match expr {
-            "away" => Err(RulerError::Unreachable("away".to_owned())),
+            "away" => Err(ExchangeError::Unreachable("away".to_owned()).into()),
             "no" => Ok(None),
             _ => Ok(Some(expr.replace(' ', ""))),
         }
@@ -160,7 +161,7 @@ async fn other_rules_are_not_ours_and_an_error_is_no_reading() {
     let rows = [row];
     assert_eq!(versions(&rows, vec![unnamed, stranger], &known).await.0, []);
     for (evaluation, rows) in [
-        (Err(RulerError::Unreachable("away".to_owned())), Ok(Vec::new())),
+        (Err(RulerError::from(ExchangeError::Unreachable("away".to_owned()))), Ok(Vec::new())),
         (Ok(group(vec![evaluated(&rows[0], "up")])), Err(StoreError::Unavailable("no".to_owned()))),
     ] {
         let both = Both { evaluation, rows, asked: Mutex::default() };

@@ -117,11 +117,11 @@ fn nothing_left_of_anything_is_held_unless_it_is_explained() {
 // twenty had all others deleted.
 #[test]
 fn purges_are_judged_together_however_large_each_is() {
-    let purge = |number: usize, live: usize| (org(number), Loss::purge(live, true));
-    for live in [12, 19, 20, 40, 100] {
+    let purge = |number: usize, in_mimir: usize| (org(number), Loss::purge(in_mimir, true));
+    for in_mimir in [12, 19, 20, 40, 100] {
         let mut all = losses(&[(0, 0, 40); 10]);
-        all.extend((10..20).map(|number| purge(number, live)));
-        assert_eq!(held(&judged(&all)), (10..20).map(org).collect::<Vec<_>>(), "{live}");
+        all.extend((10..20).map(|number| purge(number, in_mimir)));
+        assert_eq!(held(&judged(&all)), (10..20).map(org).collect::<Vec<_>>(), "{in_mimir}");
     }
     // One that is deleted, however large, and several that are a small part of all.
     let mut all = losses(&[(0, 0, 40); 10]);
@@ -147,7 +147,7 @@ fn purges_are_judged_together_however_large_each_is() {
 // Seen: when all organisations but one were back, the rules of that one were deleted and the hold was over.
 #[test]
 fn what_is_left_of_a_purge_that_was_held_stays_held() {
-    let purge = |number: usize, live: usize| (org(number), Loss::purge(live, true));
+    let purge = |number: usize, in_mimir: usize| (org(number), Loss::purge(in_mimir, true));
     let mut all = losses(&[(0, 0, 40); 10]);
     all.extend([purge(10, 100), purge(11, 100)]);
     let first = judged(&all);
@@ -182,7 +182,7 @@ prop_compose! {
             .map(|(deleted, missing, more)| (deleted, missing, deleted + missing + more))
             .collect();
         let mut all = losses(&of);
-        let purge = |(number, live)| (org(500 + number), Loss::purge(live, true));
+        let purge = |(number, in_mimir)| (org(500 + number), Loss::purge(in_mimir, true));
         all.extend(gone.into_iter().enumerate().map(purge));
         all
     }

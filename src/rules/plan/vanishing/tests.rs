@@ -31,11 +31,11 @@ fn nameless(mut groups: Vec<StoredGroup>) -> Vec<StoredGroup> {
     groups
 }
 
-fn live(rules: &[AlertRule]) -> RuleStatuses {
+fn in_mimir(rules: &[AlertRule]) -> RuleStatuses {
     let of = |rule: &AlertRule| {
-        let live_hash = Some(rule.hash());
-        let live = RuleStatus::new(RuleState::Stored, "", live_hash);
-        (rule.id, live)
+        let rule_hash = Some(rule.hash());
+        let status = RuleStatus::new(RuleState::Stored, "", rule_hash);
+        (rule.id, status)
     };
     rules.iter().map(of).collect()
 }
@@ -44,16 +44,16 @@ fn live(rules: &[AlertRule]) -> RuleStatuses {
 fn vanishing(
     before: &[AlertRule],
     now: &[AlertRule],
-    live: &RuleStatuses,
+    in_mimir: &RuleStatuses,
     deleted: &[Uuid],
 ) -> Vec<(String, String)> {
-    vanishing_of(stored(before.to_vec()), now, live, deleted)
+    vanishing_of(stored(before.to_vec()), now, in_mimir, deleted)
 }
 
 fn vanishing_of(
     before: Vec<StoredGroup>,
     now: &[AlertRule],
-    live: &RuleStatuses,
+    in_mimir: &RuleStatuses,
     deleted: &[Uuid],
 ) -> Vec<(String, String)> {
     let observed: usize = before.iter().map(|group| group.rules.len()).sum();
@@ -65,7 +65,7 @@ fn vanishing_of(
     let plan = Plan::new(wanted, &listed, &|_, _| false);
     let parsed = ParsedRows { enabled: now.to_vec(), ..ParsedRows::default() };
     let tombstones: Tombstones = deleted.iter().map(|rule| (*rule, "now".to_owned())).collect();
-    let vanishing = attribute(&plan, &parsed, live, &tombstones).vanishing;
+    let vanishing = attribute(&plan, &parsed, in_mimir, &tombstones).vanishing;
     assert_eq!(vanishing.removal().observed, observed);
     vanishing.rules().into_iter().map(|rule| (rule.name, rule.why)).collect()
 }
@@ -80,8 +80,8 @@ fn edited(id: u32, group: &str, seconds: u64) -> AlertRule {
 fn an_edit_a_move_and_a_new_interval_delete_nothing() {
     let before = [rule(1, "a", 60), rule(2, "a", 60), rule(3, "a", 60), rule(4, "a@30s", 60)];
     let now = [rule(1, "b", 60), edited(2, "c", 30), edited(3, "a", 60), rule(4, "d", 60)];
-    for live in [live(&before), RuleStatuses::new()] {
-        assert_eq!(vanishing(&before, &now, &live, &[]), []);
+    for in_mimir in [in_mimir(&before), RuleStatuses::new()] {
+        assert_eq!(vanishing(&before, &now, &in_mimir, &[]), []);
     }
 }
 
@@ -94,7 +94,7 @@ fn a_row_that_is_gone_is_missed_or_was_deleted() {
         all.into_iter().map(|(name, why)| format!("{name}: {why}")).collect::<Vec<_>>()
     };
     // The statuses may have gone with the rows to another organisation; each rule names its row.
-    for statuses in [live(&before), RuleStatuses::new()] {
+    for statuses in [in_mimir(&before), RuleStatuses::new()] {
         assert_eq!(
             why(stored(before.to_vec()), &statuses),
             [
@@ -136,11 +136,11 @@ fn of_several_rules_that_name_one_row_one_is_its_version() {
         copy
     };
     let observed = [rule(1, "a", 60), copy("x"), copy("y")];
-    for (live, deleted) in
-        [(live(&observed[..1]), vec![]), (RuleStatuses::new(), vec![observed[0].id])]
+    for (in_mimir, deleted) in
+        [(in_mimir(&observed[..1]), vec![]), (RuleStatuses::new(), vec![observed[0].id])]
     {
-        assert_eq!(vanishing(&observed, &observed[..1], &live, &deleted).len(), 2);
-        assert_eq!(vanishing(&observed, &[], &live, &deleted).len(), 3);
+        assert_eq!(vanishing(&observed, &observed[..1], &in_mimir, &deleted).len(), 2);
+        assert_eq!(vanishing(&observed, &[], &in_mimir, &deleted).len(), 3);
     }
 }
 
@@ -150,7 +150,7 @@ fn of_two_equal_rules_the_one_without_a_row_is_deleted() {
     let mut twin = rule(2, "a", 60);
     twin.rule.alert = "alert 1".to_owned();
     let before = [rule(1, "a", 60), twin];
-    let gone = vanishing(&before, &before[..1], &live(&before), &[]);
+    let gone = vanishing(&before, &before[..1], &in_mimir(&before), &[]);
     assert_eq!(gone.len(), 1, "{gone:?}");
 }
 
@@ -160,15 +160,15 @@ fn a_row_that_was_replaced_by_one_of_its_name_is_an_update() {
     let before = [rule(1, "a", 60)];
     let mut now = edited(7, "a", 60);
     now.rule.alert = "alert 1".to_owned();
-    assert_eq!(vanishing(&before, &[now.clone()], &live(&before), &[before[0].id]), []);
+    assert_eq!(vanishing(&before, &[now.clone()], &in_mimir(&before), &[before[0].id]), []);
     // Without a tombstone: rows were swapped.
-    assert_eq!(vanishing(&before, &[now], &live(&before), &[]).len(), 1);
+    assert_eq!(vanishing(&before, &[now], &in_mimir(&before), &[]).len(), 1);
 }
 
 #[test]
 fn a_status_without_a_rule_in_mimir_is_not_missed() {
     let before = [rule(1, "a", 60)];
-    let forged = live(&[rule(1, "a", 60), rule(2, "a", 60)]);
+    let forged = in_mimir(&[rule(1, "a", 60), rule(2, "a", 60)]);
     assert_eq!(vanishing(&before, &before, &forged, &[]), []);
 }
 
@@ -200,8 +200,8 @@ fn a_rule_of_the_name_of_one_that_is_there_is_missed() {
     let mut namesake = edited(2, "a", 60);
     namesake.rule.alert = "alert 1".to_owned();
     let before = [rule(1, "a", 60), namesake];
-    let live = live(&before[..1]);
-    let gone = |observed| vanishing_of(observed, &before[..1], &live, &[]);
+    let in_mimir = in_mimir(&before[..1]);
+    let gone = |observed| vanishing_of(observed, &before[..1], &in_mimir, &[]);
     let missing = "its row is missing, and there is no record of a deletion";
     let alert = "alert 1".to_owned();
     assert_eq!(gone(stored(before.to_vec())), [(alert.clone(), missing.to_owned())]);
@@ -214,18 +214,18 @@ fn a_rule_of_the_name_of_one_that_is_there_is_missed() {
 #[test]
 fn a_group_that_was_written_over_is_put_back() {
     let (ours, theirs) = ([rule(1, "a", 60)], [rule(7, "a", 60), rule(8, "a", 60)]);
-    let gone = |theirs: &[AlertRule], now: &[AlertRule], live: &RuleStatuses| {
-        vanishing_of(nameless(stored(theirs.to_vec())), now, live, &[]).len()
+    let gone = |theirs: &[AlertRule], now: &[AlertRule], in_mimir: &RuleStatuses| {
+        vanishing_of(nameless(stored(theirs.to_vec())), now, in_mimir, &[]).len()
     };
-    assert_eq!(gone(&theirs[..1], &ours, &live(&ours)), 0);
-    assert_eq!(gone(&theirs, &ours, &live(&ours)), 1);
+    assert_eq!(gone(&theirs[..1], &ours, &in_mimir(&ours)), 0);
+    assert_eq!(gone(&theirs, &ours, &in_mimir(&ours)), 1);
     assert_eq!(gone(&theirs[..1], &ours, &RuleStatuses::new()), 1);
     // They name rows: of another database.
-    assert_eq!(vanishing(&theirs[..1], &ours, &live(&ours), &[]).len(), 1);
+    assert_eq!(vanishing(&theirs[..1], &ours, &in_mimir(&ours), &[]).len(), 1);
     // In a group with a known rule, an unknown one is a rule whose row and status are lost.
     let beside = [rule(1, "a", 60), rule(7, "a", 60)];
     let now = [rule(1, "a", 60), rule(2, "a", 60)];
-    assert_eq!(gone(&beside, &now, &live(&now)), 1);
+    assert_eq!(gone(&beside, &now, &in_mimir(&now)), 1);
 }
 
 /// The rows that the rules of the first group are taken for, and whether each is exact.
@@ -238,7 +238,7 @@ fn recognised(observed: StoredGroup, now: &[AlertRule]) -> Vec<(Option<Uuid>, bo
     };
     let plan = Plan::new(wanted, &listed, &|_, _| false);
     let parsed = ParsedRows { enabled: now.to_vec(), ..ParsedRows::default() };
-    let attribution = attribute(&plan, &parsed, &live(now), &Tombstones::new());
+    let attribution = attribute(&plan, &parsed, &in_mimir(now), &Tombstones::new());
     attribution.entries[&name].iter().map(|entry| (entry.rule, entry.is_exact)).collect()
 }
 

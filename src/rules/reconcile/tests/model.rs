@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::labels::RuleState;
+use crate::mimir::ExchangeError;
 use crate::mimir::expression::ExpressionLimits;
 use crate::mimir::ruler::{
     AlertingRule, GroupRefusal, PromDuration, RuleGroup, RulerError, write_group,
@@ -190,7 +191,8 @@ impl Model {
         self.fault = None;
         let busy = || {
             let message = "busy".to_owned();
-            Err(RulerError::Busy { status: 500, retry_after: None, message }.into())
+            let busy = ExchangeError::Busy { status: 500, retry_after: None, message };
+            Err(RulerError::from(busy).into())
         };
         match fault {
             Fault::Busy => (false, busy()),
@@ -373,8 +375,8 @@ impl Org {
     }
 
     pub(super) fn forge_status(&mut self, number: u32) {
-        let live_hash = Some("forged".to_owned());
-        let known = RuleStatus::new(RuleState::Live, "", live_hash);
+        let rule_hash = Some("forged".to_owned());
+        let known = RuleStatus::new(RuleState::Live, "", rule_hash);
         self.model().statuses.insert(id(number), known);
     }
 
@@ -563,13 +565,13 @@ impl Org {
                 })
             });
             let status = model.statuses.get(&id(*number));
-            let is_live = status.is_some_and(|status| status.state.is_in_mimir());
+            let is_said = status.is_some_and(|status| status.state.is_in_mimir());
             // Twice in Mimir and naming no row in either place, as an interrupted move of an earlier
             // version leaves it: one of the two is its old version, and which one is not known.
             if is_there && model.has_twice_unnamed(*number) {
                 continue;
             }
-            assert_eq!(is_live, is_there, "rule {number} {row:?}: {status:?} {:?}", model.shown());
+            assert_eq!(is_said, is_there, "rule {number} {row:?}: {status:?} {:?}", model.shown());
         }
         for (rule, status) in &model.statuses {
             let number = u32::try_from(rule.as_u128()).unwrap();

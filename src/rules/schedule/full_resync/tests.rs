@@ -311,7 +311,7 @@ impl World {
             vanishing,
             removed,
             by_confirmation,
-            live: 240,
+            in_mimir: 240,
         }));
     }
 

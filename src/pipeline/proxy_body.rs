@@ -9,13 +9,13 @@ use http_body_util::Full;
 
 use crate::forward::{ResponseBody, StreamError};
 
-pub enum AnswerBody {
+pub enum ProxyBody {
     Upstream(ResponseBody),
     /// A refusal's text.
     Own(Full<Bytes>),
 }
 
-impl Body for AnswerBody {
+impl Body for ProxyBody {
     type Data = Bytes;
     type Error = StreamError;
 
