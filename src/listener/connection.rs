@@ -131,8 +131,8 @@ impl Connection {
 const MAX_STREAMS: u32 = 128;
 
 /// Streams of one HTTP/2 connection that may break the protocol before the connection is ended
-/// (RUSTSEC-2024-0003). Of streams that a client resets before we have seen them there may be as many as there are
-/// streams, since a balancer's clients may all go at once; those that it resets later count as requests.
+/// (RUSTSEC-2024-0003). Streams that a client resets before we have seen them have h2's own limit
+/// (20); those that it resets later count as requests.
 const MAX_FAULTY_STREAMS: usize = 100;
 
 /// A body is read in pieces of at most this size, which bounds the memory of a request.
@@ -565,7 +565,6 @@ fn http2_builder(config: &ListenConfig, streams: Streams) -> http2::Builder<Stre
         // HPACK sends a date as an index until the second changes, so a simulation would depend on when that is.
         .auto_date_header(!cfg!(feature = "simulation"))
         .max_concurrent_streams(MAX_STREAMS)
-        .max_pending_accept_reset_streams(MAX_STREAMS as usize)
         .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(MAX_STREAMS * STREAM_WINDOW_BYTES)

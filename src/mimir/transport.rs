@@ -44,7 +44,7 @@ pub enum ExchangeError {
     /// No answer within the configured time, with the same doubt.
     #[error("mimir did not answer within {0:?}")]
     Timeout(Duration),
-    /// Mimir cannot now: a 429 or a 5xx.
+    /// Mimir cannot now: a 429 or a 5xx, or a ruler's listing whose storage failed (400).
     #[error("mimir is overloaded or failing, it answered {status}: {message}")]
     Busy {
         status: u16,

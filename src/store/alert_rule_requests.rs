@@ -98,7 +98,7 @@ impl Store {
         Ok(requests)
     }
 
-    /// Deletes old notes: syncs that are done, tombstones that were carried out or had nothing live, and holds that are
+    /// Deletes old notes: syncs that are done or were asked for yesterday, tombstones that were carried out or had nothing live, and holds that are
     /// over.
     pub async fn forget_old_rule_notes(&self) -> Result<(), StoreError> {
         let holds = format!(

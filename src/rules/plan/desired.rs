@@ -1,9 +1,9 @@
 //! From rules to the groups that a tenant's namespace should have, within Mimir's limits.
 //!
 //! The result depends on the rules and not on their order. Rules of one `rule_group` form a group. Where
-//! Mimir's model or limits need several groups, the oldest rules keep the plain name, so that a newer
-//! rule moves no other, and an older one at most one per later group. A rule that does not fit is reported,
-//! never dropped.
+//! Mimir's model or limits need several groups, the plain name goes to the interval of the oldest rule. Where the limit
+//! on a group's rules cuts a group, a newer rule moves no other, and an older one at most one per later piece. A rule
+//! that does not fit is reported, never dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;

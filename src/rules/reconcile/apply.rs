@@ -31,7 +31,7 @@ pub(super) enum Applied {
     Whole,
     /// Something was written, or learned by a refusal: make another plan.
     Again,
-    /// No step is left that can be taken: the plan is empty, or Mimir refuses the rest.
+    /// No step is left that can be taken: the plan is empty, or the rest is refused or has no room.
     NothingLeft,
 }
 
