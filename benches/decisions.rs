@@ -16,9 +16,8 @@ use mimir_tenant_proxy::clock::Clock;
 use mimir_tenant_proxy::config::{Config, Environment};
 use mimir_tenant_proxy::edge::RequestId;
 use mimir_tenant_proxy::limits::Limits;
-use mimir_tenant_proxy::mimir::expression::ExpressionLimits;
 use mimir_tenant_proxy::mimir::ruler::RulerLimits;
-use mimir_tenant_proxy::mimir::ruler::{PromDuration, RuleGroup, StoredGroup, StoredRule};
+use mimir_tenant_proxy::mimir::ruler::{RuleGroup, StoredGroup, StoredRule};
 use mimir_tenant_proxy::record::{Outlets, Record, RequestOutcome};
 use mimir_tenant_proxy::refusals::Refusals;
 use mimir_tenant_proxy::route::find_path;
@@ -155,11 +154,7 @@ fn rows() -> Vec<AlertRuleRow> {
 }
 
 fn rules(criterion: &mut Criterion) {
-    let defaults = RuleDefaults {
-        interval: PromDuration::from_millis(60_000),
-        group: "default".to_owned(),
-        expressions: ExpressionLimits::default(),
-    };
+    let defaults = RuleDefaults::default();
     let limits = RulerLimits { rules_per_group: Some(20), groups: Some(70) };
     let rows = rows();
     let group = |rows: &[AlertRuleRow]| {

@@ -18,16 +18,15 @@ declare
 begin
     foreach caller in array array['authenticated', 'service_role'] loop
         continue when not exists (select from pg_roles where rolname = caller);
-        -- Whoever may make tables in another role's schema may not grant the schema, which can be granted later.
+        -- A role that makes tables in another role's schema cannot grant the use of it. Its owner can, later.
         if has_schema_privilege(ours, 'usage with grant option') then
             execute format('grant usage on schema %I to %I', current_schema(), caller);
         elsif not has_schema_privilege(caller, ours, 'usage') then
             raise warning 'the role % may not use the schema %; grant it as the owner of the schema',
                 caller, current_schema();
         end if;
-        -- Policies call it with the rights of whoever reads, and not everybody may execute it where the operator has
-        -- said `alter default privileges revoke execute on functions from public`. All other functions are triggers',
-        -- which fire without that right.
+        -- Policies call it with the rights of the role that reads. That role has none by default after
+        -- `alter default privileges revoke execute on functions from public`. Trigger functions need no such right.
         if not has_function_privilege('mimir_tenant_proxy_user()', 'execute with grant option') then
             raise exception 'only the owner of the function mimir_tenant_proxy_user may grant it'
                 using errcode = 'insufficient_privilege';

@@ -178,7 +178,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn posts_without_the_secret_alone_mean_that_no_report_could_arrive() {
         let heard = Heard::default();
-        assert_eq!(seconds(&heard), (None, None), "no post is no sign of a wrong secret");
+        assert_eq!(seconds(&heard), (None, None), "without a post nothing shows a wrong secret");
         heard.note(ruler("b"), AlertPost::Accepted, 1);
         heard.note(Sender::Unknown, AlertPost::Unauthorised, 0);
         assert_eq!(seconds(&heard), (None, None), "one ruler has the secret");

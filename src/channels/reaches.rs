@@ -45,7 +45,7 @@ impl Reaches {
     }
 
     /// Whether an alert with these labels would reach anybody; none while that is not known, or if it depends on
-    /// others: on those of the series, and on those that a template makes. Whoever asks leaves these out.
+    /// labels that are not given. The caller leaves out those of the series and those that a template makes.
     pub fn notifies(
         &self,
         organisation: &OrganisationId,

@@ -1,13 +1,11 @@
 //! What a reconcile asks of Mimir. A trait, so that tests run whole reconciles against a model of Mimir
 //! that refuses, fails and forgets.
 
-use std::time::Duration;
-
 use crate::election::lease::{Lease, LeaseLost};
 use crate::mimir::alertmanager::{
     AlertmanagerClient, AlertmanagerError, Checked, ConfigurationBody, Redactor,
 };
-use crate::mimir::{Retriable, retrying};
+use crate::mimir::retrying;
 use crate::tenancy::TenantId;
 
 /// Why Mimir did not do it.
@@ -16,29 +14,6 @@ pub(crate) enum WriteError {
     /// Another copy may lead.
     LeaseLost,
     Mimir(AlertmanagerError),
-}
-
-impl Retriable for WriteError {
-    fn is_transient(&self) -> bool {
-        match self {
-            Self::LeaseLost => false,
-            Self::Mimir(error) => error.is_transient(),
-        }
-    }
-
-    fn is_slow(&self) -> bool {
-        match self {
-            Self::LeaseLost => false,
-            Self::Mimir(error) => error.is_slow(),
-        }
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::LeaseLost => None,
-            Self::Mimir(error) => error.retry_after(),
-        }
-    }
 }
 
 /// What changes nothing.
@@ -78,17 +53,10 @@ impl LiveWorld<'_> {
         &self,
         call: impl Fn() -> F,
     ) -> Result<T, WriteError> {
-        retrying(move || {
-            // Each attempt checks the lease again: it may have ended during the delay.
-            let attempt = self.lease.during(call());
-            async move {
-                match attempt.await {
-                    Ok(done) => done.map_err(WriteError::Mimir),
-                    Err(LeaseLost) => Err(WriteError::LeaseLost),
-                }
-            }
-        })
-        .await
+        match self.lease.retrying(call).await {
+            Ok(done) => done.map_err(WriteError::Mimir),
+            Err(LeaseLost) => Err(WriteError::LeaseLost),
+        }
     }
 }
 

@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::mimir::{Retriable, retrying};
+
 /// Cheap to clone. Once it is lost it is never held again.
 #[derive(Clone, Debug)]
 pub struct Lease {
@@ -73,6 +75,28 @@ impl Lease {
         }
     }
 
+    /// Calls Mimir, with retries, only while the lease is held. Each attempt checks it again: it may have ended during
+    /// the delay.
+    pub(crate) async fn retrying<T, E: Retriable, F: Future<Output = Result<T, E>>>(
+        &self,
+        call: impl Fn() -> F,
+    ) -> Result<Result<T, E>, LeaseLost> {
+        let attempt = move || {
+            let attempt = self.during(call());
+            async move {
+                match attempt.await {
+                    Ok(done) => done.map(Ok),
+                    Err(lost) => Ok(Err(lost)),
+                }
+            }
+        };
+        match retrying(attempt).await {
+            Ok(Ok(done)) => Ok(Ok(done)),
+            Ok(Err(lost)) => Err(lost),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
     fn until(&self) -> Instant {
         *self.until.lock()
     }
@@ -107,5 +131,34 @@ mod tests {
             keeper.renew(Instant::now() + SECOND);
         }
         assert_eq!(work.await.ok(), Some(Ok(())));
+    }
+
+    struct Fault;
+
+    impl Retriable for Fault {
+        fn is_transient(&self) -> bool {
+            true
+        }
+
+        fn is_slow(&self) -> bool {
+            false
+        }
+
+        fn retry_after(&self) -> Option<Duration> {
+            Some(SECOND)
+        }
+    }
+
+    // Another copy may have written what the second attempt would undo.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_called_again_once_the_lease_has_ended() {
+        let lease = Lease::new(Instant::now() + SECOND / 2);
+        let calls = std::cell::Cell::new(0);
+        let call = || async {
+            calls.set(calls.get() + 1);
+            Err::<(), _>(Fault)
+        };
+        assert!(matches!(lease.retrying(call).await, Err(LeaseLost)));
+        assert_eq!(calls.get(), 1);
     }
 }

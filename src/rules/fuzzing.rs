@@ -8,7 +8,7 @@ use super::spec::promql;
 use super::spec::template::Budget;
 use crate::fuzzing::{broken, columns};
 use crate::mimir::expression::{self, ExpressionLimits};
-use crate::mimir::ruler::{PromDuration, RawListing, RuleGroup, StoredRule, write_group};
+use crate::mimir::ruler::{RawListing, RuleGroup, StoredRule, write_group};
 use crate::store::{AlertRuleRow, Excess};
 use crate::tenancy::OrganisationId;
 
@@ -42,11 +42,7 @@ pub fn alert_rule(data: &[u8]) {
         created_at_micros: Some(7),
         excess: Excess::None,
     };
-    let defaults = RuleDefaults {
-        interval: PromDuration::from_millis(60_000),
-        group: "default".to_owned(),
-        expressions: ExpressionLimits::default(),
-    };
+    let defaults = RuleDefaults::default();
     let rule = match parse(&row, &defaults) {
         Ok(Parsed::Enabled(rule)) => rule,
         Ok(Parsed::Disabled) => return,

@@ -40,6 +40,26 @@ pub struct SyncRow {
 }
 
 impl SyncRow {
+    /// Of an organisation of which nothing is known yet.
+    pub fn new(organisation: &OrganisationId) -> Self {
+        Self {
+            organisation: organisation.clone(),
+            tenant: String::new(),
+            stored: 0,
+            live: 0,
+            failing: 0,
+            not_in_mimir: 0,
+            synced_at: None,
+            problem: String::new(),
+            problem_since: None,
+            absent_since: None,
+            guard: None,
+            guard_since: None,
+            shown_rules_per_group: None,
+            shown_groups: None,
+        }
+    }
+
     /// The number of rules that Mimir has as their rows say.
     pub fn in_mimir(&self) -> usize {
         self.stored + self.live + self.failing

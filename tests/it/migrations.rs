@@ -689,7 +689,7 @@ async fn a_backend_with_the_secret_key_writes_rows_reads_statuses_and_sees_no_se
     }
 }
 
-// Whoever may make tables in a schema of another role may not grant its use. The rest is granted, and they are told.
+// A role that makes tables in another role's schema cannot grant the use of it. The rest is granted, and a warning says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_use_of_another_roles_schema_is_for_its_owner_to_grant() {
     let (_cluster, database) = supabase_project(Defaults::Nothing).await;

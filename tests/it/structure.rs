@@ -46,7 +46,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &["backoff", "causes", "config", "http_client", "labels", "telemetry", "trace", "version"],
     ),
     ("request_body", &["deadline", "edge", "mimir", "reason"]),
-    ("election", &["backoff", "store", "telemetry", "tenancy"]),
+    ("election", &["backoff", "mimir", "store", "telemetry", "tenancy"]),
     (
         "alert_events",
         &[

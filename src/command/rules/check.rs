@@ -92,11 +92,7 @@ async fn report(
     client: Option<&RulerClient>,
     read: file::Read,
 ) -> Result<Report, RulerError> {
-    let defaults = RuleDefaults {
-        interval: config.rules.evaluation_interval,
-        group: "default".to_owned(),
-        expressions: config.rules.expressions,
-    };
+    let defaults = RuleDefaults::new(config.rules.evaluation_interval, config.rules.expressions);
     let mut report = Report::default();
     for fault in read.faults {
         report.fault(None, fault.line, fault.problem);

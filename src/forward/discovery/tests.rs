@@ -53,8 +53,8 @@ fn a_list_with_a_name_that_is_not_resolved_is_adopted_without_it() {
     }
 }
 
-// Whoever begins to follow the catalogue, at the start and after each reload, begins with a reading: a name server that
-// is away at that moment must take no instance out.
+// The catalogue is read again at the start and after each reload. A name server that fails at that moment must not
+// remove an instance.
 #[tokio::test]
 async fn names_that_fail_keep_what_they_had_at_the_start_and_over_a_reload() {
     let instances = Arc::new(instances(false));

@@ -60,11 +60,7 @@ impl Reconciler {
     }
 
     pub(crate) fn defaults(&self) -> RuleDefaults {
-        RuleDefaults {
-            interval: self.config.evaluation_interval,
-            group: "default".to_owned(),
-            expressions: self.config.expressions,
-        }
+        RuleDefaults::new(self.config.evaluation_interval, self.config.expressions)
     }
 
     fn default_limits(&self) -> RulerLimits {

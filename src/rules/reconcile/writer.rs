@@ -1,10 +1,7 @@
 //! Writes to Mimir's ruler, with retries. They are done only while the lease is held.
 
-use std::time::Duration;
-
 use crate::election::lease::{Lease, LeaseLost};
 use crate::mimir::ruler::{RuleGroup, RulerClient, RulerError};
-use crate::mimir::{Retriable, retrying};
 use crate::telemetry::RuleMetrics;
 use crate::tenancy::TenantId;
 
@@ -45,39 +42,9 @@ impl Writer<'_> {
         &self,
         call: impl Fn() -> F,
     ) -> Result<T, WriteError> {
-        retrying(move || {
-            // Each attempt checks the lease again: it may have ended during the delay.
-            let attempt = self.lease.during(call());
-            async move {
-                match attempt.await {
-                    Ok(done) => done.map_err(WriteError::Ruler),
-                    Err(LeaseLost) => Err(WriteError::LeaseLost),
-                }
-            }
-        })
-        .await
-    }
-}
-
-impl Retriable for WriteError {
-    fn is_transient(&self) -> bool {
-        match self {
-            Self::LeaseLost => false,
-            Self::Ruler(error) => error.is_transient(),
-        }
-    }
-
-    fn is_slow(&self) -> bool {
-        match self {
-            Self::LeaseLost => false,
-            Self::Ruler(error) => error.is_slow(),
-        }
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::LeaseLost => None,
-            Self::Ruler(error) => error.retry_after(),
+        match self.lease.retrying(call).await {
+            Ok(done) => done.map_err(WriteError::Ruler),
+            Err(LeaseLost) => Err(WriteError::LeaseLost),
         }
     }
 }

@@ -133,7 +133,7 @@ impl Records {
             // An organisation without rules needs no record.
             return;
         }
-        let mut sync = before.clone().unwrap_or_else(|| new_sync(organisation));
+        let mut sync = before.clone().unwrap_or_else(|| SyncRow::new(organisation));
         sync.tenant = tenant_id;
         if reconciled.states.is_some() {
             set_counts(&mut sync, &states);
@@ -229,25 +229,6 @@ fn set_counts(sync: &mut SyncRow, states: &[usize; RuleState::COUNT]) {
     sync.live = states[RuleState::Live as usize];
     sync.failing = states[RuleState::Failing as usize];
     sync.not_in_mimir = not_in_mimir(states);
-}
-
-fn new_sync(organisation: &OrganisationId) -> SyncRow {
-    SyncRow {
-        organisation: organisation.clone(),
-        tenant: String::new(),
-        stored: 0,
-        live: 0,
-        failing: 0,
-        not_in_mimir: 0,
-        synced_at: None,
-        problem: String::new(),
-        problem_since: None,
-        absent_since: None,
-        guard: None,
-        guard_since: None,
-        shown_rules_per_group: None,
-        shown_groups: None,
-    }
 }
 
 fn id_of(held: Option<&GuardHeld>) -> Option<&str> {

@@ -59,6 +59,19 @@ pub struct RuleDefaults {
     pub expressions: ExpressionLimits,
 }
 
+impl RuleDefaults {
+    pub fn new(interval: PromDuration, expressions: ExpressionLimits) -> Self {
+        Self { interval, group: "default".to_owned(), expressions }
+    }
+}
+
+/// Those of a configuration that sets none of them.
+impl Default for RuleDefaults {
+    fn default() -> Self {
+        Self::new(PromDuration::from_millis(60_000), ExpressionLimits::default())
+    }
+}
+
 /// Reads a row. The destructuring makes a new column a compile error until it is read here, or named as
 /// one that is no part of a rule.
 pub fn parse(row: &AlertRuleRow, defaults: &RuleDefaults) -> Result<Parsed, Refusals> {

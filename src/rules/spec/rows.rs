@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::alert_rule::{AlertRule, Parsed, RuleDefaults, parse};
-use crate::store::{AlertRuleRow, Excess, MOST_ORGANISATION_BYTES, MOST_ROW_BYTES, shortened};
+use crate::store::{AlertRuleRow, Excess, MOST_ORGANISATION_BYTES, MOST_ROW_BYTES};
 
 #[derive(Clone, Debug, Default)]
 pub struct ParsedRows {
@@ -42,11 +42,7 @@ pub fn parse_rows(rows: &[AlertRuleRow], defaults: &RuleDefaults) -> ParsedRows 
         match parse(row, defaults) {
             Ok(Parsed::Enabled(rule)) => parsed.enabled.push(rule),
             Ok(Parsed::Disabled) => parsed.disabled.push(row.id),
-            Err(refusals) => {
-                // The database cuts a reason that is too long. What it has would never be what we want, and be
-                // written again by every full resync.
-                parsed.refused.push((row.id, shortened(&refusals.to_string())));
-            }
+            Err(refusals) => parsed.refused.push((row.id, refusals.to_string())),
         }
     }
     parsed
@@ -55,8 +51,6 @@ pub fn parse_rows(rows: &[AlertRuleRow], defaults: &RuleDefaults) -> ParsedRows 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mimir::expression::ExpressionLimits;
-    use crate::mimir::ruler::PromDuration;
     use crate::tenancy::OrganisationId;
 
     /// Characters of a reason that the database keeps.
@@ -79,12 +73,7 @@ mod tests {
             created_at_micros: Some(7),
             excess: Excess::None,
         };
-        let defaults = RuleDefaults {
-            interval: PromDuration::from_millis(60_000),
-            group: "default".to_owned(),
-            expressions: ExpressionLimits::default(),
-        };
-        let mut parsed = parse_rows(&[row], &defaults);
+        let mut parsed = parse_rows(&[row], &RuleDefaults::default());
         parsed.refused.pop().unwrap().1
     }
 

@@ -509,22 +509,8 @@ mod tests {
     }
 
     fn sync(organisation: &str, problem: &str) -> Note {
-        Note::Sync(Box::new(SyncRow {
-            organisation: named(organisation),
-            tenant: organisation.to_owned(),
-            stored: 0,
-            live: 0,
-            failing: 0,
-            not_in_mimir: 0,
-            synced_at: None,
-            problem: problem.to_owned(),
-            problem_since: None,
-            absent_since: None,
-            guard: None,
-            guard_since: None,
-            shown_rules_per_group: None,
-            shown_groups: None,
-        }))
+        let new = SyncRow::new(&named(organisation));
+        Note::Sync(Box::new(SyncRow { problem: problem.to_owned(), ..new }))
     }
 
     fn hold(id: &str, organisation: &str, is_overall: bool) -> GuardRow {

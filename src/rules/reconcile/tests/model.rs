@@ -7,7 +7,6 @@ use std::sync::Mutex;
 use super::*;
 use crate::labels::RuleState;
 use crate::mimir::ExchangeError;
-use crate::mimir::expression::ExpressionLimits;
 use crate::mimir::ruler::{
     AlertingRule, GroupRefusal, PromDuration, RuleGroup, RulerError, write_group,
 };
@@ -119,14 +118,6 @@ impl Row {
             created_at_micros: Some(number.into()),
             excess: Excess::None,
         }
-    }
-}
-
-fn defaults() -> RuleDefaults {
-    RuleDefaults {
-        interval: PromDuration::from_millis(60_000),
-        group: "default".to_owned(),
-        expressions: ExpressionLimits::default(),
     }
 }
 
@@ -442,7 +433,7 @@ impl Org {
         let settings = Settings {
             namespace: "alert_rule",
             guard: &self.guard,
-            defaults: defaults(),
+            defaults: RuleDefaults::default(),
             limits: default_limits(),
         };
         let organisation = OrganisationId::parse("acme").unwrap();
@@ -556,7 +547,7 @@ impl Org {
     pub(super) fn check_statuses(&self) {
         let model = self.model();
         for (number, row) in &self.rows {
-            let parsed = parse_rows(&[row.to_row(*number)], &defaults());
+            let parsed = parse_rows(&[row.to_row(*number)], &RuleDefaults::default());
             let is_there = parsed.enabled.first().is_some_and(|rule| {
                 model.groups.values().any(|group| {
                     group.interval == rule.interval

@@ -30,16 +30,8 @@ fn text(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn defaults() -> RuleDefaults {
-    RuleDefaults {
-        interval: PromDuration::from_millis(60_000),
-        group: "default".to_owned(),
-        expressions: ExpressionLimits::default(),
-    }
-}
-
 fn enabled(row: &AlertRuleRow) -> AlertRule {
-    match parse(row, &defaults()) {
+    match parse(row, &RuleDefaults::default()) {
         Ok(Parsed::Enabled(rule)) => rule,
         other => panic!("{row:?}: {other:?}"),
     }
@@ -48,7 +40,8 @@ fn enabled(row: &AlertRuleRow) -> AlertRule {
 fn faults(change: impl Fn(&mut AlertRuleRow)) -> String {
     let mut row = row();
     change(&mut row);
-    parse(&row, &defaults()).map_or_else(|refusals| refusals.to_string(), |_| String::new())
+    parse(&row, &RuleDefaults::default())
+        .map_or_else(|refusals| refusals.to_string(), |_| String::new())
 }
 
 #[test]
@@ -64,7 +57,7 @@ fn absent_columns_have_defaults() {
         row.enabled.clone_from(&empty);
         let rule = enabled(&row);
         assert_eq!((rule.id, rule.created, rule.group.as_str()), (row.id, 7, "default"));
-        assert_eq!(rule.interval, defaults().interval);
+        assert_eq!(rule.interval, RuleDefaults::default().interval);
         assert!(rule.rule.for_duration.is_zero() && rule.rule.keep_firing_for.is_zero());
         assert!(rule.rule.labels.is_empty() && rule.rule.annotations.is_empty());
     }
@@ -115,7 +108,7 @@ fn of_two_equal_names_the_last_counts() {
 fn a_row_is_switched_off_in_any_spelling_of_postgres_and_not_looked_at() {
     for off in ["false", "f", "FALSE", "off", "no", "n", "0", " false "] {
         let row = AlertRuleRow { enabled: text(off), name: None, expr: None, ..row() };
-        assert_eq!(parse(&row, &defaults()), Ok(Parsed::Disabled), "{off}");
+        assert_eq!(parse(&row, &RuleDefaults::default()), Ok(Parsed::Disabled), "{off}");
     }
     assert_eq!(
         faults(|row| row.enabled = text("maybe")),
@@ -225,7 +218,7 @@ prop_compose! {
 proptest! {
     #[test]
     fn any_row_is_a_rule_or_told_why_not(row in any_row()) {
-        match parse(&row, &defaults()) {
+        match parse(&row, &RuleDefaults::default()) {
             Err(refusals) => prop_assert!(!refusals.0.is_empty()),
             Ok(Parsed::Disabled) => prop_assert!(row.enabled.is_some()),
             Ok(Parsed::Enabled(rule)) => {
@@ -240,7 +233,7 @@ proptest! {
     // What was read is written to no other row than one that reads the same.
     #[test]
     fn a_rule_reads_as_itself(row in any_row()) {
-        let Ok(Parsed::Enabled(rule)) = parse(&row, &defaults()) else { return Ok(()) };
+        let Ok(Parsed::Enabled(rule)) = parse(&row, &RuleDefaults::default()) else { return Ok(()) };
         let again = AlertRuleRow {
             name: Some(rule.rule.alert.clone()),
             expr: Some(rule.rule.expr.clone()),
@@ -252,7 +245,7 @@ proptest! {
             annotations: serde_json::to_string(&rule.rule.annotations).ok(),
             ..row
         };
-        prop_assert_eq!(parse(&again, &defaults()), Ok(Parsed::Enabled(rule)));
+        prop_assert_eq!(parse(&again, &RuleDefaults::default()), Ok(Parsed::Enabled(rule)));
     }
 
     #[test]
