@@ -10,10 +10,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
 use serde_json::{Map, Value, json};
 
-use super::attempts::REFUSAL_BYTES;
 use super::body::ResponseBody;
 use super::error::ForwardError;
-use super::verdict::is_about_own_reads;
+use super::verdict::{REFUSAL_BYTES, is_about_own_reads};
 use crate::reason::{HasReason, Reason};
 use crate::route::Route;
 

@@ -21,9 +21,10 @@ use super::headers::{self, Head};
 use super::instance::InstanceSlot;
 use super::instances::InstanceList;
 use super::pool::{Freshness, Pool, PooledConnection};
-use super::repeat::{Broken, Next, Repeats, is_stale, next};
+use super::repeat::{Next, Repeats, SendFailure, is_stale, next};
 use super::verdict::{
-    InstanceVerdict, is_about_a_lost_part, is_about_own_reads, judge, may_be_about_a_lost_part,
+    InstanceVerdict, REFUSAL_BYTES, is_about_a_lost_part, is_about_own_reads, judge,
+    may_be_about_a_lost_part,
 };
 use super::wire::WireFault;
 use crate::authz::Grant;
@@ -36,35 +37,12 @@ use crate::route::Surface;
 use crate::telemetry::Metrics;
 use crate::trace::Span;
 
-/// How much of a refusal is read to find its cause.
-pub(super) const REFUSAL_BYTES: usize = 4 << 10;
-
 /// How many kept connections one request may find closed before it opens a new one.
 const MAX_RESENDS: usize = 3;
 
 /// A connection that breaks after a fifth of `upstream.response_timeout` counts as late (docs/decisions/0010), which by
 /// default is after 30 s: Mimir's write timeout, which may be why, is two minutes by default and may be shorter.
 const LATE_DIVISOR: u32 = 5;
-
-/// Whether a connection broke so long after its request had been sent that the request may be why: Go's server closes it
-/// without an answer once `server.http-write-timeout` is over, and Mimir's own timeout of a query may be as long (both
-/// are two minutes by default). Like one that is late, such a request is not sent again, and counts only together with
-/// others'.
-fn is_late(
-    error: &WireFault,
-    transfer: Option<&Arc<Transfer>>,
-    begun: Instant,
-    response_timeout: Duration,
-) -> bool {
-    // A machine that vanished acknowledges nothing, whatever it was asked.
-    if error.is_malformed() || error.is_unacknowledged() {
-        return false;
-    }
-    let (is_sent, sent_at) = transfer.map_or((true, begun), |transfer| {
-        (transfer.is_complete(), transfer.last_piece().max(begun))
-    });
-    is_sent && sent_at.elapsed() >= response_timeout / LATE_DIVISOR
-}
 
 /// What all requests of a worker share.
 pub(super) struct Upstream {
@@ -103,7 +81,7 @@ enum Sent {
     Answered(Answer, PooledConnection, InstanceVerdict),
     /// Nothing of the request was sent.
     Unsent(io::Error, RequestBody),
-    Broken(Broken, WireFault),
+    Broken(SendFailure, WireFault),
     Failed(ForwardError),
 }
 
@@ -154,14 +132,14 @@ impl<'a> Attempts<'a> {
         loop {
             let mut attempt = self.begin_attempt(&slot);
             let sent = self.send(slot, body, &attempt).await;
-            sent.note(&mut attempt);
+            sent.describe(&mut attempt);
             drop(attempt);
             (slot, body) = match sent {
                 // Forwarded whatever its status, unless another instance may do better.
                 Sent::Answered(answer, connection, verdict) => {
                     let is_severed = verdict == InstanceVerdict::Severed;
                     let moves = is_severed || verdict == InstanceVerdict::Unavailable;
-                    match moves.then(|| self.move_on(Broken::Unavailable)).flatten() {
+                    match moves.then(|| self.move_on(SendFailure::Unavailable)).flatten() {
                         Some(elsewhere) => elsewhere,
                         None if is_severed => {
                             return Err(ForwardError::Severed(answer.first.unwrap_or_default()));
@@ -235,7 +213,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// The request's body for another instance, if a resend is safe and there is one.
-    fn move_on(&mut self, how: Broken) -> Option<(InstanceSlot, RequestBody)> {
+    fn move_on(&mut self, how: SendFailure) -> Option<(InstanceSlot, RequestBody)> {
         let metrics = &self.upstream.metrics;
         self.repeats.possible = self.is_possible();
         if next(how, self.repeats) == Next::GiveUp {
@@ -254,8 +232,8 @@ impl<'a> Attempts<'a> {
         let body = self.again()?;
         self.repeats.moved = true;
         metrics.upstream_resent(match how {
-            Broken::Unavailable => Resend::Unavailable,
-            Broken::OnKept(_) | Broken::OnNew => Resend::Broken,
+            SendFailure::Unavailable => Resend::Unavailable,
+            SendFailure::OnKept(_) | SendFailure::OnNew => Resend::Broken,
         });
         Some((slot, body))
     }
@@ -273,8 +251,8 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Begins the request on a connection.
-    fn begin(&self, connection: &mut PooledConnection, body: RequestBody, attempt: &Span) {
+    /// Writes the request's head to a connection, and hands the body to it.
+    fn write_request(&self, connection: &mut PooledConnection, body: RequestBody, attempt: &Span) {
         let PooledConnection { wire, slot, .. } = connection;
         let head = Head {
             client: &self.head,
@@ -315,7 +293,7 @@ impl<'a> Attempts<'a> {
 
             // Send, and wait for a head. Every arm that does not return tries the same instance
             // again on another connection.
-            self.begin(&mut connection, body, attempt);
+            self.write_request(&mut connection, body, attempt);
             let (begun, timeout) = (Instant::now(), config.response_timeout);
             match exchange(&mut connection, transfer, begun, timeout).await {
                 Exchanged::Answered(response) => {
@@ -328,7 +306,7 @@ impl<'a> Attempts<'a> {
                         // Rare, and so kept out of the size of every other request's future.
                         return Box::pin(self.judge_by_text(response, connection, verdict)).await;
                     }
-                    return Self::note(Answer { response, first: None }, connection, verdict);
+                    return Self::answered(Answer { response, first: None }, connection, verdict);
                 }
 
                 // Instances close kept connections at any time. If a new one is closed before
@@ -355,7 +333,8 @@ impl<'a> Attempts<'a> {
                     }
                     // The response was not HTTP: the connection had not been closed before.
                     let was_closed = connection.is_reused && !error.is_malformed();
-                    let how = if was_closed { Broken::OnKept(after) } else { Broken::OnNew };
+                    let how =
+                        if was_closed { SendFailure::OnKept(after) } else { SendFailure::OnNew };
                     if !is_stale(how) {
                         // An instance that waits for the rest of a body gives up in the end: the
                         // connection broke because of the client.
@@ -403,7 +382,7 @@ impl<'a> Attempts<'a> {
                 let is_own = is_alerts && is_about_own_reads(&text);
                 let verdict = if is_own { InstanceVerdict::Neutral } else { by_head };
                 let answer = Answer { response, first: Some(text) };
-                match Self::note(answer, connection, verdict) {
+                match Self::answered(answer, connection, verdict) {
                     // Whether it counts against the instance is as it was: an instance that alone is cut
                     // off from the others is better not asked.
                     Sent::Answered(answer, connection, _) if is_severed => {
@@ -416,7 +395,7 @@ impl<'a> Attempts<'a> {
             Ok(Err(WireFault::Upload(fault))) => Sent::Failed(ForwardError::Body(fault)),
             Ok(Err(error)) => {
                 connection.slot.failed(InstanceFault::BrokenBody);
-                Sent::Broken(Broken::OnNew, error)
+                Sent::Broken(SendFailure::OnNew, error)
             }
             Err(_) => {
                 connection.slot.failed(InstanceFault::Timeout);
@@ -425,8 +404,12 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Notes what an answer says about the instance.
-    fn note(answer: Answer, mut connection: PooledConnection, verdict: InstanceVerdict) -> Sent {
+    /// An instance answered. Records what the answer says about it.
+    fn answered(
+        answer: Answer,
+        mut connection: PooledConnection,
+        verdict: InstanceVerdict,
+    ) -> Sent {
         connection.slot.end_trial();
         connection.slot.instance.answered();
         connection.is_good = verdict == InstanceVerdict::Good;
@@ -439,7 +422,7 @@ impl<'a> Attempts<'a> {
 
 impl Sent {
     /// Tells the attempt's span how it ended.
-    fn note(&self, attempt: &mut Span) {
+    fn describe(&self, attempt: &mut Span) {
         if !attempt.is_recording() {
             return;
         }
@@ -458,6 +441,26 @@ impl Sent {
             Self::Failed(error) => attempt.fail(error.reason().name()),
         }
     }
+}
+
+/// Whether a connection broke so long after its request had been sent that the request may be why: Go's server closes it
+/// without an answer once `server.http-write-timeout` is over, and Mimir's own timeout of a query may be as long (both
+/// are two minutes by default). Like one that is late, such a request is not sent again, and counts only together with
+/// others'.
+fn is_late(
+    error: &WireFault,
+    transfer: Option<&Arc<Transfer>>,
+    begun: Instant,
+    response_timeout: Duration,
+) -> bool {
+    // A machine that vanished acknowledges nothing, whatever it was asked.
+    if error.is_malformed() || error.is_unacknowledged() {
+        return false;
+    }
+    let (is_sent, sent_at) = transfer.map_or((true, begun), |transfer| {
+        (transfer.is_complete(), transfer.last_piece().max(begun))
+    });
+    is_sent && sent_at.elapsed() >= response_timeout / LATE_DIVISOR
 }
 
 /// The beginning of a body.

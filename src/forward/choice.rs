@@ -4,7 +4,9 @@
 //! proxy do not all choose the same instance. Ejected instances get no requests, unless so few
 //! others are left that these would be overloaded: then ejections do not count (panic threshold).
 //! Unreachable instances stay excluded even then, because they would take no load off the others.
-//! If all are unreachable, the circuit is open, and one request at a time tries each.
+//! New ones that were never ready stay excluded, too, and are no sign of overload: all that they have
+//! shown is an address, and what fails at once looks least loaded. They are used if nothing else is
+//! left. If all are unreachable, the circuit is open, and one request at a time tries each.
 
 use super::health::Share;
 
@@ -23,7 +25,7 @@ pub(super) struct Candidate {
 pub(super) struct Bounds {
     /// The most requests in flight at one instance.
     pub(super) max_in_flight: u32,
-    /// The percentage of all instances below which ejections do not count.
+    /// The percentage of all instances but new ones below which ejections do not count.
     pub(super) panic_percent: usize,
 }
 
@@ -57,8 +59,8 @@ pub(super) const MAX_TRIED: usize = 3;
 
 impl Tried {
     pub(super) fn add(&mut self, index: usize) {
-        if let Some(place) = self.indices.get_mut(self.count) {
-            *place = index;
+        if let Some(free) = self.indices.get_mut(self.count) {
+            *free = index;
             self.count += 1;
         }
     }
@@ -140,20 +142,26 @@ struct Field<'a, V, C> {
     chance: &'a mut C,
 }
 
+/// What is used, in this order, once all instances in use have been tried.
+const LAST_RESORTS: [Share; 2] = [Share::Ejected, Share::New { reachable: true }];
+
 impl<V: Fn(usize) -> Candidate, C: Chance> Field<'_, V, C> {
     fn choose(mut self, bounds: Bounds) -> Result<Chosen, NoChoice> {
-        let is_used = |share| matches!(share, Share::Whole | Share::Part(_));
-        let used = (0..self.count).filter(|at| is_used((self.view)(*at).share)).count();
-        let panic = used * 100 < bounds.panic_percent * self.count;
-        let admits = |share| is_used(share) || (panic && share == Share::Ejected);
-        match self.draw(admits, bounds) {
-            // All that are in use have been tried: an ejected one is better than none.
-            Err(NoChoice::None) => match self.draw(|share| share == Share::Ejected, bounds) {
-                Err(NoChoice::None) => self.trial(),
-                other => other,
-            },
-            other => other,
+        let used = self.how_many(Share::is_used);
+        let counted = self.how_many(|share| !share.is_new());
+        let panic = used * 100 < bounds.panic_percent * counted;
+        let admits = |share: Share| share.is_used() || (panic && share == Share::Ejected);
+        let mut chosen = self.draw(admits, bounds);
+        for resort in LAST_RESORTS {
+            if chosen == Err(NoChoice::None) {
+                chosen = self.draw(|share| share == resort, bounds);
+            }
         }
+        if chosen == Err(NoChoice::None) { self.trial() } else { chosen }
+    }
+
+    fn how_many(&self, counts: impl Fn(Share) -> bool) -> usize {
+        (0..self.count).filter(|at| counts((self.view)(*at).share)).count()
     }
 
     /// The less loaded of two random ones, each drawn in proportion to its share.
@@ -187,8 +195,8 @@ impl<V: Fn(usize) -> Candidate, C: Chance> Field<'_, V, C> {
         const DRAWS: usize = 8;
         let mut drawn = 0;
         for _ in 0..DRAWS {
-            let place = self.chance.below(members);
-            drawn = (0..self.count).filter(|at| is_member(self, *at)).nth(place).unwrap_or(drawn);
+            let nth = self.chance.below(members);
+            drawn = (0..self.count).filter(|at| is_member(self, *at)).nth(nth).unwrap_or(drawn);
             match (self.view)(drawn).share {
                 Share::Part(part) if self.chance.fraction() >= part => {}
                 _ => break,
@@ -210,4 +218,4 @@ impl<V: Fn(usize) -> Candidate, C: Chance> Field<'_, V, C> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

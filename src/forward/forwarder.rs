@@ -8,14 +8,16 @@ use http::{Request, Response};
 use tokio::time::Instant;
 
 use super::alertmanager;
-use super::attempts::{Answer, Attempts, REFUSAL_BYTES, Upstream};
+use super::attempts::{Answer, Attempts, Upstream};
 use super::body::ResponseBody;
 use super::budget::Budget;
 use super::error::ForwardError;
 use super::headers;
 use super::instances::{InstanceList, Instances};
 use super::pool::{Pool, PooledConnection};
-use super::verdict::{is_about_a_slow_upload, is_misdirected, may_be_about_a_slow_upload};
+use super::verdict::{
+    REFUSAL_BYTES, is_about_a_slow_upload, is_misdirected, may_be_about_a_slow_upload,
+};
 use crate::config::UpstreamConfig;
 use crate::edge::RequestId;
 use crate::limits::Permit;

@@ -4,7 +4,8 @@
 //! get here (`VictoriaMetrics#10318`, `#11272`), and failures that a request can cause count only
 //! together with those of others ([`Evidence`]). Several consecutive failures eject an instance for
 //! a time that doubles with each ejection. If instances are probed, an ejected one must also be
-//! ready before it returns; then its share grows slowly.
+//! ready before it returns; then its share grows slowly. An instance that appears among others
+//! waits for its first probe in the same way, and is told from an ejected one ([`Share::New`]).
 
 use std::time::Duration;
 
@@ -68,7 +69,7 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// A new instance: ejected until it is ready.
+    /// A new instance: ejected as [`InstanceFault::New`] until a probe finds it ready.
     pub(super) fn of_newcomer(now: Millis, policy: &HealthConfig) -> Self {
         let phase = if policy.probes() {
             Phase::Ejected { until: now, why: InstanceFault::New, reachable: true, vouched: false }
@@ -221,10 +222,11 @@ impl Health {
         let phase = match self.phase {
             Phase::Good => 0,
             Phase::Returning { since } => HealthWord::RETURNING | (since & HealthWord::TIME),
-            Phase::Ejected { until, reachable, vouched, .. } => {
+            Phase::Ejected { until, why, reachable, vouched } => {
                 let kind = if reachable { HealthWord::EJECTED } else { HealthWord::UNREACHABLE };
+                let new = if why == InstanceFault::New { HealthWord::NEW } else { 0 };
                 let due = vouched || !policy.probes();
-                kind | if due { until & HealthWord::TIME } else { HealthWord::TIME }
+                kind | new | if due { until & HealthWord::TIME } else { HealthWord::TIME }
             }
         };
         HealthWord(phase | streaks)
@@ -269,8 +271,24 @@ pub(super) enum Share {
     Ejected,
     /// None, and a request would fail: it is unreachable.
     Unreachable,
+    /// None: it is new, and no probe has found it ready yet.
+    New {
+        /// Whether the last connection attempt succeeded, or there was none.
+        reachable: bool,
+    },
     /// The word is outdated: call [`Health::settle`].
     Due,
+}
+
+impl Share {
+    /// Whether it gets requests while there are enough instances that do.
+    pub(super) fn is_used(self) -> bool {
+        matches!(self, Self::Whole | Self::Part(_))
+    }
+
+    pub(super) fn is_new(self) -> bool {
+        matches!(self, Self::New { .. })
+    }
 }
 
 /// The part of its share that a returning instance begins with.
@@ -283,7 +301,8 @@ impl HealthWord {
     const PHASE: u64 = 3 << 62;
     const FAULTY: u64 = 1 << 61;
     const TROUBLED: u64 = 1 << 60;
-    const TIME: u64 = (1 << 60) - 1;
+    const NEW: u64 = 1 << 59;
+    const TIME: u64 = (1 << 59) - 1;
 
     /// What it means now.
     pub(super) fn share(self, now: Millis, policy: &HealthConfig) -> Share {
@@ -295,6 +314,7 @@ impl HealthWord {
                 if age >= all { Share::Due } else { Share::Part(part(age, all).max(FIRST_PART)) }
             }
             _ if time != Self::TIME && time <= now => Share::Due,
+            phase if self.0 & Self::NEW != 0 => Share::New { reachable: phase == Self::EJECTED },
             Self::EJECTED => Share::Ejected,
             _ => Share::Unreachable,
         }

@@ -268,7 +268,7 @@ impl Instance {
     }
 
     pub(super) fn is_ejected(&self) -> bool {
-        matches!(self.candidate().share, Share::Ejected | Share::Unreachable)
+        !self.candidate().share.is_used()
     }
 
     /// Why it is ejected, if it is.
@@ -288,8 +288,8 @@ impl Instance {
         match self.candidate().share {
             Share::Whole | Share::Due => (1.0, false),
             Share::Part(part) => (part, false),
-            Share::Ejected => (0.0, false),
-            Share::Unreachable => (0.0, true),
+            Share::Ejected | Share::New { reachable: true } => (0.0, false),
+            Share::Unreachable | Share::New { reachable: false } => (0.0, true),
         }
     }
 

@@ -7,9 +7,9 @@
 
 use std::time::Duration;
 
-/// How a request that was sent failed.
+/// How a request that was sent failed at its instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Broken {
+pub(super) enum SendFailure {
     /// On a kept connection, which closed this long after it was sent.
     OnKept(Duration),
     /// On a new connection.
@@ -46,14 +46,14 @@ pub(super) const STALE: Duration = Duration::from_secs(1);
 
 /// Whether the connection had been closed before the request arrived, which is not a fault of the
 /// instance.
-pub(super) fn is_stale(broken: Broken) -> bool {
-    matches!(broken, Broken::OnKept(after) if after < STALE)
+pub(super) fn is_stale(failure: SendFailure) -> bool {
+    matches!(failure, SendFailure::OnKept(after) if after < STALE)
 }
 
-pub(super) fn next(broken: Broken, so_far: Repeats) -> Next {
+pub(super) fn next(failure: SendFailure, so_far: Repeats) -> Next {
     if !so_far.possible {
         Next::GiveUp
-    } else if is_stale(broken) && !so_far.renewed {
+    } else if is_stale(failure) && !so_far.renewed {
         Next::Renew
     } else if so_far.moved {
         Next::GiveUp
@@ -67,27 +67,27 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn broken() -> impl Strategy<Value = Broken> {
+    fn failure() -> impl Strategy<Value = SendFailure> {
         prop_oneof![
-            (0u64..5000).prop_map(|after| Broken::OnKept(Duration::from_millis(after))),
-            Just(Broken::OnNew),
-            Just(Broken::Unavailable),
+            (0u64..5000).prop_map(|after| SendFailure::OnKept(Duration::from_millis(after))),
+            Just(SendFailure::OnNew),
+            Just(SendFailure::Unavailable),
         ]
     }
 
     proptest! {
         #[test]
-        fn a_request_that_is_not_repeatable_is_not_resent(broken in broken(), renewed: bool, moved: bool) {
+        fn a_request_that_is_not_repeatable_is_not_resent(failure in failure(), renewed: bool, moved: bool) {
             let so_far = Repeats { possible: false, renewed, moved };
-            prop_assert_eq!(next(broken, so_far), Next::GiveUp);
+            prop_assert_eq!(next(failure, so_far), Next::GiveUp);
         }
 
         #[test]
-        fn a_request_is_sent_three_times_at_most(failures in proptest::collection::vec(broken(), 3..8)) {
+        fn a_request_is_sent_three_times_at_most(failures in proptest::collection::vec(failure(), 3..8)) {
             let mut so_far = Repeats { possible: true, ..Repeats::default() };
             let mut sent = 1;
-            for broken in failures {
-                match next(broken, so_far) {
+            for failure in failures {
+                match next(failure, so_far) {
                     Next::GiveUp => break,
                     Next::Renew => so_far.renewed = true,
                     Next::Move => so_far.moved = true,

@@ -16,6 +16,9 @@ use http::{HeaderMap, HeaderValue, header};
 use crate::request_body::Pace;
 use crate::route::Surface;
 
+/// How much of a refusal is read to find its cause.
+pub(super) const REFUSAL_BYTES: usize = 4 << 10;
+
 /// What a status says about its instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InstanceVerdict {

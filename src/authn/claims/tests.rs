@@ -151,6 +151,29 @@ fn a_service_is_let_in_only_if_it_is_the_projects_own_and_only_if_that_is_wished
     assert!(matches!(verify_by(&allowed, json!({})).unwrap().identity(), Identity::User(_)));
 }
 
+// `auth.admin.updateUserById` can give a user this role. As a service they would pass revocations, bans, sign-outs, the
+// second factor and the OAuth client.
+#[test]
+fn a_user_with_the_role_of_a_service_is_none() {
+    let allowed = TokenPolicy { service_role: ServiceRole::Allowed, ..policy() };
+    let (sub, session) = ("11111111-2222-4333-8444-555555555555", "s");
+    for (sub, session) in [
+        (json!(sub), json!(session)),
+        (json!(sub), json!(null)),
+        (json!(null), json!(session)),
+        (json!(""), json!(null)),
+        (json!(7), json!(null)),
+    ] {
+        let claims = json!({"role": "service_role", "sub": sub, "session_id": session});
+        let fault = verify_by(&allowed, claims).unwrap_err();
+        assert_eq!(fault.reason().name(), "wrong_role", "{sub} {session}");
+    }
+    assert!(
+        verify_by(&allowed, json!({"role": "service_role", "sub": null, "session_id": null}))
+            .is_ok()
+    );
+}
+
 #[test]
 fn a_claim_may_name_a_default_organisation_and_a_role() {
     let policy = TokenPolicy {

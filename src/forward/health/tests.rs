@@ -132,8 +132,15 @@ fn a_successful_request_ends_the_ejection_of_an_unreachable_instance() {
 fn a_new_instance_gets_nothing_until_it_is_ready() {
     let policy = policy(true);
     let mut health = Health::of_newcomer(5000, &policy);
-    assert_eq!(share(&health, 9000, &policy), Share::Ejected);
+    assert_eq!(share(&health, 9000, &policy), Share::New { reachable: true });
+    assert_eq!(health.probed(Probed::Unreachable, 9000, &policy, 0.5), None);
+    assert_eq!(share(&health, 9000, &policy), Share::New { reachable: false });
+    assert_eq!(health.probed(Probed::NotReady, 9000, &policy, 0.5), None);
+    assert_eq!(share(&health, 9000, &policy), Share::New { reachable: true });
     assert_eq!(health.probed(Probed::Ready, 9000, &policy, 0.5), Some(Change::Returned));
+    // From now on it is one of them.
+    fail(&mut health, InstanceFault::ServerError, 3, &policy);
+    assert_eq!(share(&health, 1000, &policy), Share::Ejected);
     let unprobed = self::policy(false);
     let health = Health::of_newcomer(5000, &unprobed);
     assert_eq!(share(&health, 5000, &unprobed), Share::Part(FIRST_PART));

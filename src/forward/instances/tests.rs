@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{Config, Environment, UpstreamConfig};
+use crate::forward::choice::tests::chance;
+use crate::forward::choice::{Bounds, Chosen, Tried, choose};
 use crate::forward::evidence::Requester;
 use crate::forward::health::Probed;
 use crate::labels::InstanceFault;
@@ -131,6 +133,74 @@ async fn a_machine_that_joins_waits_until_it_is_ready() {
     assert_eq!((list[0].is_ejected(), list[1].is_ejected()), (false, true));
     list[1].probed(Probed::Ready);
     assert!(!list[1].is_ejected());
+}
+
+/// How often each instance is chosen in 10,000 tries.
+fn choices(instances: &Instances) -> Vec<usize> {
+    let list = instances.current();
+    let bounds = Bounds { max_in_flight: 10, panic_percent: 50 };
+    let (mut counts, mut chance) = (vec![0; list.len()], chance());
+    for _ in 0..10_000 {
+        let view = |at: usize| list[at].candidate();
+        let chosen = choose(list.len(), view, &Tried::default(), bounds, &mut chance);
+        if let Ok(Chosen::Normal(at)) = chosen {
+            counts[at] += 1;
+        }
+    }
+    counts
+}
+
+// Seen: one instance became three, of which two were not ready. These were taken for ejected ones, of which too many
+// are used all the same.
+#[tokio::test(start_paused = true)]
+async fn machines_that_join_get_nothing_until_they_are_ready_however_many_they_are() {
+    for (before, after) in [(1, 3), (2, 5), (3, 7)] {
+        let (instances, all) = (instances(true), (1..=after).map(at).collect());
+        instances.publish(0, 0, (1..=before).map(at).collect());
+        instances.publish(0, 0, all);
+        let list = instances.current();
+        let (known, new) = list.split_at(usize::from(before));
+        // They have requests in flight, and the new ones have none.
+        let held: Vec<_> =
+            known.iter().filter_map(|one| one.enter(requester("a"), false)).collect();
+        new[0].probed(Probed::NotReady);
+        new[1].probed(Probed::Unreachable);
+        let counts = choices(&instances);
+        assert_eq!(counts.iter().sum::<usize>(), 10_000);
+        assert!(counts[usize::from(before)..].iter().all(|count| *count == 0), "{counts:?}");
+        new[0].probed(Probed::Ready);
+        assert!(choices(&instances)[usize::from(before)] > 0);
+        drop(held);
+    }
+}
+
+// Of those that were ready, too many are ejected: the ejected ones are used, and the new one is not.
+#[tokio::test(start_paused = true)]
+async fn new_instances_do_not_count_when_too_many_are_ejected() {
+    let instances = instances(true);
+    instances.publish(0, 0, vec![at(1), at(2), at(3)]);
+    instances.publish(0, 0, vec![at(1), at(2), at(3), at(4)]);
+    let list = instances.current();
+    let eject = |instance| {
+        for organisation in ["a", "b", "c"] {
+            fail(instance, InstanceFault::Timeout, organisation);
+        }
+    };
+    eject(&list[0]);
+    let counts = choices(&instances);
+    assert!(counts[0] == 0 && counts[3] == 0, "two of three are enough: {counts:?}");
+    eject(&list[1]);
+    let counts = choices(&instances);
+    assert!(counts[..3].iter().all(|count| *count > 0) && counts[3] == 0, "{counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_new_instances_alone_these_are_used() {
+    let instances = instances(true);
+    instances.publish(0, 0, vec![at(1)]);
+    instances.publish(0, 0, vec![at(2), at(3)]);
+    let counts = choices(&instances);
+    assert!(counts.iter().all(|count| *count > 4000), "{counts:?}");
 }
 
 // Seen by reading: who switched probes off, because a balancer's /ready is not Mimir's, kept all ejected instances out
