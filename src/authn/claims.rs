@@ -56,7 +56,7 @@ pub(super) const CHECKS: [Check; 12] = [
     Check { about: "aal", make: assurance },
 ];
 
-/// What the project's `service_role` key must say, where it is let in: it has no `sub`, no `session_id` and no `aud`.
+/// The checks of the project's `service_role` key, where it is let in. It has no `sub`, no `session_id` and no `aud`.
 pub(super) const SERVICE_CHECKS: [Check; 5] = [
     Check { about: "role", make: service_role },
     Check { about: "iss", make: service_issuer },
@@ -80,8 +80,8 @@ impl Claims {
         if self.is_service(policy) { &SERVICE_CHECKS } else { &CHECKS }
     }
 
-    /// Whether it is the project's own key. A user whom somebody has given its role stays a user: who is banned,
-    /// signed out or revoked would be let in otherwise.
+    /// Whether it is the project's own key. Supabase lets an administrator give its role to a user, too; such a token
+    /// names the user or a session. As a service's it would pass revocations, bans and sign-outs.
     fn is_service(&self, policy: &TokenPolicy) -> bool {
         let is_of_a_user = ["sub", "session_id"].iter().any(|claim| self.0.contains_key(*claim));
         let role = self.0.get("role").and_then(Value::as_str);

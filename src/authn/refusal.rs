@@ -333,7 +333,7 @@ impl TokenFault {
 /// Why a role is none that a user has.
 fn not_a_users(role: &str) -> &'static str {
     match role {
-        "anon" | "service_role" => "this is a project's API key, not a user's token",
+        "anon" | "service_role" => "this is the role of a project's API key, not of a user",
         _ => "sign in as a user",
     }
 }

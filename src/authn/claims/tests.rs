@@ -151,10 +151,10 @@ fn a_service_is_let_in_only_if_it_is_the_projects_own_and_only_if_that_is_wished
     assert!(matches!(verify_by(&allowed, json!({})).unwrap().identity(), Identity::User(_)));
 }
 
-// `auth.admin.updateUserById` can give a user this role. As a service they would pass revocations, bans, sign-outs, the
-// second factor and the OAuth client.
+// `auth.admin.updateUserById` can give a user this role. Taken for a service, the user would pass revocations, bans,
+// sign-outs, the second factor and the check of OAuth clients.
 #[test]
-fn a_user_with_the_role_of_a_service_is_none() {
+fn a_user_with_the_role_service_role_is_no_service() {
     let allowed = TokenPolicy { service_role: ServiceRole::Allowed, ..policy() };
     let (sub, session) = ("11111111-2222-4333-8444-555555555555", "s");
     for (sub, session) in [

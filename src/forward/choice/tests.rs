@@ -71,8 +71,8 @@ fn ejected_instances_get_nothing_while_enough_are_left() {
     assert_eq!(counts(&[ejected]), [10_000], "the only one");
 }
 
-// Seen: two machines that were not ready joined one that was. They answered 503 at once, looked less loaded, and got
-// four of five requests.
+// Found by reading: two machines that are not ready join one that is. They answer 503 at once, look less loaded, and got
+// most requests.
 #[test]
 fn new_instances_get_nothing_while_any_other_is_left() {
     let (well, ejected, gone) =

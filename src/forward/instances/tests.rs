@@ -150,8 +150,8 @@ fn choices(instances: &Instances) -> Vec<usize> {
     counts
 }
 
-// Seen: one instance became three, of which two were not ready. These were taken for ejected ones, of which too many
-// are used all the same.
+// Found by reading: one instance becomes three, of which two are not ready. These were taken for ejected ones, and so
+// many ejected ones are used all the same.
 #[tokio::test(start_paused = true)]
 async fn machines_that_join_get_nothing_until_they_are_ready_however_many_they_are() {
     for (before, after) in [(1, 3), (2, 5), (3, 7)] {
