@@ -28,10 +28,12 @@ use crate::console::Console;
 use crate::edge::{ClientBody, Cors, MAX_HEADERS, Page, REQUEST_ID, RequestId};
 use crate::forward::{ForwardFailure, Forwarded, Forwarder};
 use crate::limits::{Lag, Limits};
+use crate::mimir::form::FormScanner;
+use crate::mimir::otlp::OtlpScanner;
 use crate::mimir::{TENANT_HEADER, filters, form, remote_read};
 use crate::record::{ObservedBody, Outlets, Record, RequestOutcome};
 use crate::rejection::{Audience, Rejection};
-use crate::request_body::{BodyError, BodyLimits, RequestBody};
+use crate::request_body::{BodyError, BodyLimits, BodyScanner, RequestBody};
 use crate::route::{self, Access, AdminEndpoint, BodyPolicy, Route, RouteError, Surface};
 use crate::tenancy::{OrganisationId, Scope};
 use crate::tls::DeviceCertificate;
@@ -215,7 +217,7 @@ impl Pipeline {
         let expected = self.limits.expect(&grant, &client_body.size_hint())?;
         let body = self.body(route, client_body, record).await?;
         body.expect(expected);
-        self.check_patterns_and_expressions(route, &parts, &body)?;
+        self.check_contents(route, &parts, &body)?;
         if !parts.headers.contains_key(&header::EXPECT) {
             // A slow client holds no slot while it sends. One that expects a 100 waits for a permit.
             let step = record.span().child("read the body");
@@ -310,14 +312,21 @@ impl Pipeline {
         })
     }
 
-    /// Checks what the query string would cost Mimir: patterns outside expressions, or expressions. Those of a
-    /// form in the body are measured as it comes.
-    fn check_patterns_and_expressions(
+    /// Checks what the query string would cost Mimir: patterns outside expressions, or expressions. A form or an
+    /// export by OTLP in the body is checked as it comes.
+    fn check_contents(
         &self,
         route: &Route,
         parts: &Parts,
         body: &RequestBody,
     ) -> Result<(), Rejection> {
+        if route.body == BodyPolicy::Otlp && !body.is_end_stream() {
+            let scanner = OtlpScanner::for_body(&parts.headers, &self.body_config.otlp)?;
+            if let Some(scanner) = scanner {
+                body.check(BodyScanner::Otlp(Box::new(scanner)));
+            }
+            return Ok(());
+        }
         if route.surface == Surface::Alerts {
             return Ok(filters::check(parts.uri.query().unwrap_or_default())?);
         }
@@ -330,7 +339,7 @@ impl Pipeline {
             if !form::is_readable(&parts.headers) {
                 return Err(Rejection::ContentType);
             }
-            body.measure_form(limits);
+            body.check(BodyScanner::Form(Box::new(FormScanner::new(limits))));
         }
         Ok(())
     }
@@ -371,7 +380,7 @@ impl Pipeline {
                 self.body_config.query_body_bytes.min(remote_read::MOST_BODY_BYTES)
             }
             BodyPolicy::Push | BodyPolicy::Influx => self.body_config.push_body_bytes,
-            BodyPolicy::Otlp => self.body_config.otlp_body_bytes,
+            BodyPolicy::Otlp => self.body_config.otlp.bytes,
             BodyPolicy::Silence => SILENCE_BODY_BYTES,
             BodyPolicy::Admin => ADMIN_BODY_BYTES,
             BodyPolicy::Webhook => WEBHOOK_BODY_BYTES,

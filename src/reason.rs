@@ -66,20 +66,30 @@ pub enum Reason {
         message = "Check the client's line and what is between: the connection ended in the middle of a body."
     )]
     BodyIncomplete,
-    /// The framing of the body is malformed, or a remote read is not one.
+    /// The framing of the body is malformed, or a remote read or an OTLP export is not one.
     #[strum(
-        message = "Correct the client, or what is between: it breaks the framing of HTTP, or its remote read is not Snappy and protobuf."
+        message = "Correct the client, or what is between; `detail` says whether it breaks the framing of HTTP, or its body is not what its headers say."
     )]
     BodyMalformed,
+    /// The values of an OTLP export nest more than 100 levels deep, which takes Mimir's memory or ends it.
+    #[strum(
+        message = "Correct the client: no attribute of a metric nests like that. If it is none of yours, revoke its credential."
+    )]
+    BodyTooDeep,
     /// The body came too slowly for Mimir, which gave up reading it.
     #[strum(
         message = "Raise Mimir's `server.http_server_read_timeout` above `limits.body_timeout`; `check-config --mimir` compares them."
     )]
     BodySlowForUpstream,
-    /// Parameters in a body that is not `application/x-www-form-urlencoded`, or a silence that is not
-    /// `application/json`.
+    /// Parameters in a body that is not `application/x-www-form-urlencoded`, a silence that is not
+    /// `application/json`, or an OTLP export that is neither `application/x-protobuf` nor `application/json`.
     #[strum(message = "Correct the client's `Content-Type`; `detail` says which is wanted.")]
     UnsupportedContentType,
+    /// An OTLP export in an encoding other than `gzip` that `limits.otlp_unchecked_encodings` does not name.
+    #[strum(
+        message = "Let the sender compress by gzip (`compression: gzip`). Else allow its encoding, and trust all senders not to end Mimir."
+    )]
+    UnsupportedContentEncoding,
     /// A silence that is not the JSON of Alertmanager's API.
     #[strum(message = "Correct the client; `detail` says what is wrong in its JSON.")]
     MalformedSilence,
@@ -413,8 +423,10 @@ impl Reason {
             | Self::BodySlow
             | Self::BodyIncomplete
             | Self::BodyMalformed
+            | Self::BodyTooDeep
             | Self::BodySlowForUpstream
             | Self::UnsupportedContentType
+            | Self::UnsupportedContentEncoding
             | Self::MalformedSilence
             | Self::ExpressionLimit
             | Self::NoCredential

@@ -18,6 +18,7 @@ use crate::edge::{REQUEST_ID, RequestId};
 use crate::forward::ForwardError;
 use crate::limits::LimitError;
 use crate::mimir::form::FormExcess;
+use crate::mimir::otlp::OtlpHeadFault;
 use crate::mimir::remote_read::RemoteReadFault;
 use crate::mimir::silence::SilenceFault;
 use crate::reason::{HasReason as _, Reason};
@@ -39,6 +40,8 @@ pub enum Rejection {
     Body(BodyError),
     /// A form in a content type that cannot be read as Mimir reads it.
     ContentType,
+    /// An export by OTLP in a content type or an encoding that cannot be checked.
+    OtlpHead(OtlpHeadFault),
     /// An expression in the query string costs Mimir too much.
     Expression(FormExcess),
     /// A silence that cannot be passed on.
@@ -70,6 +73,12 @@ impl From<BodyError> for Rejection {
 impl From<FormExcess> for Rejection {
     fn from(excess: FormExcess) -> Self {
         Self::Expression(excess)
+    }
+}
+
+impl From<OtlpHeadFault> for Rejection {
+    fn from(fault: OtlpHeadFault) -> Self {
+        Self::OtlpHead(fault)
     }
 }
 
@@ -174,9 +183,12 @@ fn status_of(reason: Reason) -> StatusCode {
         Reason::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Reason::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         Reason::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Reason::UnsupportedContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Reason::UnsupportedContentType | Reason::UnsupportedContentEncoding => {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE
+        }
         Reason::UnexpectedBody
         | Reason::BodyMalformed
+        | Reason::BodyTooDeep
         | Reason::ExpressionLimit
         | Reason::MalformedSilence
         | Reason::MalformedSelector
@@ -266,7 +278,10 @@ impl Rejection {
             Self::HeadTooLarge => Reason::HeadTooLarge,
             Self::UnexpectedBody => Reason::UnexpectedBody,
             Self::Body(error) => error.reason(),
-            Self::ContentType => Reason::UnsupportedContentType,
+            Self::ContentType | Self::OtlpHead(OtlpHeadFault::ContentType) => {
+                Reason::UnsupportedContentType
+            }
+            Self::OtlpHead(OtlpHeadFault::ContentEncoding) => Reason::UnsupportedContentEncoding,
             Self::Expression(_) => Reason::ExpressionLimit,
             Self::Silence(SilenceFault::ContentType) => Reason::UnsupportedContentType,
             Self::Silence(SilenceFault::Patterns)
@@ -328,6 +343,7 @@ impl Rejection {
             Self::ContentType => {
                 "parameters in a body must be application/x-www-form-urlencoded".to_owned()
             }
+            Self::OtlpHead(fault) => fault.to_string(),
             Self::Expression(excess) => excess.to_string(),
             Self::Silence(fault) => fault.to_string(),
             Self::RemoteRead(fault) => fault.to_string(),

@@ -14,6 +14,7 @@ mod ahead;
 mod error;
 mod expected;
 mod replay;
+mod scanner;
 mod upload_buffer;
 
 use std::future::poll_fn;
@@ -33,13 +34,12 @@ use tokio::time::Instant;
 use crate::deadline::Deadline;
 use crate::edge::ClientBody;
 use crate::mimir;
-use crate::mimir::expression::ExpressionLimits;
-use crate::mimir::form::FormScanner;
 use ahead::{Ahead, MIN_PIECE_COST};
 pub use error::BodyError;
 pub use expected::{Expected, ExpectedBody};
 pub use replay::ReplayAllowance;
 use replay::ReplayBuffer;
+pub use scanner::BodyScanner;
 pub use upload_buffer::{UploadBuffer, UploadRoom, UploadShare};
 
 /// How large a body may be and how slowly it may come.
@@ -127,8 +127,7 @@ struct Source {
     ahead: Ahead,
     /// What may still come of it, while memory is watched.
     expected: Option<ExpectedBody>,
-    /// Measures the expressions of a form.
-    form: Option<Box<FormScanner>>,
+    scanner: Option<BodyScanner>,
     timer: Deadline,
     waiting_since: Option<Instant>,
     waited: Duration,
@@ -158,7 +157,7 @@ impl Transfer {
                 kept: None,
                 ahead,
                 expected: None,
-                form: None,
+                scanner: None,
                 timer: Deadline::default(),
                 waiting_since: None,
                 waited: Duration::ZERO,
@@ -309,8 +308,10 @@ impl Transfer {
                     return self.fail(BodyError::Incomplete);
                 }
                 self.note_piece();
-                source.end();
-                return Poll::Ready(None);
+                return match source.end() {
+                    Ok(()) => Poll::Ready(None),
+                    Err(fault) => self.fail(fault),
+                };
             }
             Some(Err(error)) => return self.fail(BodyError::of(&error)),
             Some(Ok(frame)) => frame,
@@ -327,8 +328,8 @@ impl Transfer {
             if received > self.limits.bytes {
                 return self.fail(BodyError::TooLarge { limit: self.limits.bytes });
             }
-            if let Some(Err(excess)) = source.form.as_mut().map(|form| form.push(data)) {
-                return self.fail(BodyError::Expression(excess));
+            if let Some(Err(fault)) = source.scanner.as_mut().map(|scanner| scanner.push(data)) {
+                return self.fail(fault);
             }
         }
         // The trailers end a body, and so does the last piece of a known length: over HTTP/2 its end may come in a
@@ -336,8 +337,10 @@ impl Transfer {
         if let Some(trailers) = frame.trailers_mut() {
             scrub_trailers(trailers);
         }
-        if is_last || source.client.as_ref().is_some_and(Body::is_end_stream) {
-            source.end();
+        if (is_last || source.client.as_ref().is_some_and(Body::is_end_stream))
+            && let Err(fault) = source.end()
+        {
+            return self.fail(fault);
         }
         Poll::Ready(Some(Ok(frame)))
     }
@@ -345,9 +348,10 @@ impl Transfer {
 
 impl Source {
     /// All of it has come.
-    fn end(&mut self) {
+    fn end(&mut self) -> Result<(), BodyError> {
         self.client = None;
         self.expected = None;
+        self.scanner.take().map_or(Ok(()), BodyScanner::end)
     }
 
     /// Whether the client has been waited for too long. Only time spent waiting for the client
@@ -407,12 +411,10 @@ impl RequestBody {
         Ok(Self::empty())
     }
 
-    /// Measures the expressions of a form from its first byte on. A body in which one is too much
-    /// ends as a fault before its last byte is passed on, so that Mimir, which reads all of a form
-    /// before any of it, sees no such expression.
-    pub fn measure_form(&self, limits: &ExpressionLimits) {
+    /// Checks the body from its first byte on.
+    pub fn check(&self, scanner: BodyScanner) {
         if let Some(transfer) = &self.transfer {
-            transfer.source().form = Some(Box::new(FormScanner::new(limits)));
+            transfer.source().scanner = Some(scanner);
         }
     }
 
@@ -441,7 +443,9 @@ impl RequestBody {
                         if let Some(room) = room.take() {
                             let rest = transfer.hint.upper().map(|all| usize::try_from(all).ok());
                             let bytes = rest.flatten().map_or(most, |all| all.min(most));
-                            source.ahead.room = room(bytes.max(MIN_PIECE_COST));
+                            let scanner =
+                                source.scanner.as_ref().map_or(0, BodyScanner::memory_bytes);
+                            source.ahead.room = room(bytes.max(MIN_PIECE_COST) + scanner);
                         }
                         if source.ahead.room.is_none() {
                             // From here on the client is not waited for until it is polled again.

@@ -2,14 +2,17 @@
 
 use std::collections::HashMap;
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::str::FromStr as _;
 use std::time::Duration;
 
+use strum::VariantNames as _;
 use toml::{Table, Value};
 
 use super::reader::{Raw, Section, kind};
 use super::shown::{Shown, short_digest};
 use super::values::{GIB, KIB, MIB, bytes, duration, number, size, switch};
 use crate::mimir::expression::ExpressionLimits;
+use crate::mimir::otlp::{OtlpLimits, UncheckedEncoding};
 use crate::spelling::nearest;
 use crate::tenancy::OrganisationId;
 
@@ -18,8 +21,8 @@ use crate::tenancy::OrganisationId;
 pub struct LimitsConfig {
     /// The body of a remote write or Influx push, compressed.
     pub push_body_bytes: u64,
-    /// The body of an OTLP export, compressed.
-    pub otlp_body_bytes: u64,
+    /// The body of an OTLP export.
+    pub otlp: OtlpLimits,
     /// The body of a query, form-encoded, or of a remote read.
     pub query_body_bytes: u64,
     /// How long a body may pause between two pieces.
@@ -352,7 +355,17 @@ pub(super) fn read(section: &mut Section<'_>, has_database: bool) -> LimitsConfi
     LimitsConfig {
         // Mimir's own default for distributor.max-recv-msg-size is 100 MiB.
         push_body_bytes: section.get("push_body_bytes", 100 * MIB, body),
-        otlp_body_bytes: section.get("otlp_body_bytes", 100 * MIB, body),
+        otlp: OtlpLimits {
+            bytes: section.get("otlp_body_bytes", 16 * MIB, body),
+            unchecked: section.get_list("otlp_unchecked_encodings", Vec::new(), |name| {
+                UncheckedEncoding::from_str(&name).map_err(|_| {
+                    format!(
+                        "is one of {}; gzip is always accepted",
+                        UncheckedEncoding::VARIANTS.join(", ")
+                    )
+                })
+            }),
+        },
         query_body_bytes: section.get("query_body_bytes", MIB, body),
         body_idle_timeout: section
             .get("body_idle_timeout", 30 * second, |raw| duration(raw, second / 10, day)),
@@ -387,6 +400,12 @@ fn memory(raw: Raw) -> Result<MemoryLimit, String> {
     }
     let bytes = size(raw, 16 * MIB, 1024 * GIB);
     bytes.map(MemoryLimit::Bytes).map_err(|problem| format!("{problem}; or \"auto\" or \"off\""))
+}
+
+impl Shown for UncheckedEncoding {
+    fn shown(&self) -> String {
+        <&str>::from(*self).to_owned()
+    }
 }
 
 impl Shown for MemoryLimit {

@@ -82,7 +82,7 @@ impl From<&Config> for Ours {
             body_timeout: config.limits.body_timeout,
             response_timeout: config.upstream.response_timeout,
             push_body_bytes: config.limits.push_body_bytes,
-            otlp_body_bytes: config.limits.otlp_body_bytes,
+            otlp_body_bytes: config.limits.otlp.bytes,
         }
     }
 }

@@ -18,7 +18,7 @@ const OURS: Ours = Ours {
     body_timeout: Duration::from_secs(25),
     response_timeout: Duration::from_secs(150),
     push_body_bytes: 100 << 20,
-    otlp_body_bytes: 100 << 20,
+    otlp_body_bytes: 16 << 20,
 };
 
 /// On a private address, so that only what a test is about is found.

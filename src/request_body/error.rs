@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 
 use crate::mimir::form::FormExcess;
+use crate::mimir::otlp::OtlpFault;
 use crate::reason::{HasReason, Reason};
 
 /// What is wrong with a request's body.
@@ -22,6 +23,8 @@ pub enum BodyError {
     Malformed,
     /// An expression in it costs Mimir too much.
     Expression(FormExcess),
+    /// The contents of an export by OTLP are not acceptable.
+    Otlp(OtlpFault),
 }
 
 impl BodyError {
@@ -44,6 +47,13 @@ impl HasReason for BodyError {
             Self::Incomplete => Reason::BodyIncomplete,
             Self::Malformed => Reason::BodyMalformed,
             Self::Expression(_) => Reason::ExpressionLimit,
+            Self::Otlp(OtlpFault::TooDeep) => Reason::BodyTooDeep,
+            Self::Otlp(OtlpFault::TooLarge { .. } | OtlpFault::TooManyParts) => {
+                Reason::BodyTooLarge
+            }
+            Self::Otlp(OtlpFault::NotGzip | OtlpFault::NotProtobuf | OtlpFault::NotJson) => {
+                Reason::BodyMalformed
+            }
         }
     }
 }
@@ -56,6 +66,7 @@ impl fmt::Display for BodyError {
             Self::Incomplete => f.write_str("the body ended early; try again"),
             Self::Malformed => f.write_str("the body's framing is malformed"),
             Self::Expression(excess) => excess.fmt(f),
+            Self::Otlp(fault) => fault.fmt(f),
         }
     }
 }

@@ -5,6 +5,7 @@ mod answers;
 mod bodies;
 mod connections;
 mod differential;
+mod exports;
 mod guessing;
 mod headers;
 mod http2;

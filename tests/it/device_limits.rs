@@ -16,7 +16,9 @@ const OTLP: &str = "/otlp/v1/metrics";
 const SHORT: [(&str, &str); 2] = [("limits.burst", "\"1s\""), ("limits.max_wait", "\"0ms\"")];
 
 async fn device(identity: &IdentityFixture, organisation: &str) -> Client {
-    identity.device(organisation, &["metrics:write", "metrics:read"]).await
+    // Any number of the letter x is a message of protobuf.
+    let device = identity.device(organisation, &["metrics:write", "metrics:read"]).await;
+    device.header("content-type", "application/x-protobuf")
 }
 
 async fn set_limit(identity: &IdentityFixture, organisation: &str, name: &str, value: &str) {

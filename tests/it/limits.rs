@@ -23,6 +23,11 @@ use crate::support::single::{MIB, PUSH, ProxyFixture, QUERY, pieces, proxy_fixtu
 
 const OTLP: &str = "/otlp/v1/metrics";
 
+/// One that says that it sends protobuf. Any number of the letter x is a message.
+fn exporter(client: &Client) -> Client {
+    client.clone().header("content-type", "application/x-protobuf")
+}
+
 /// An upstream that answers as many requests as it is told to.
 async fn gated() -> (Upstream, Arc<Semaphore>) {
     let gate = Arc::new(Semaphore::new(0));
@@ -102,7 +107,7 @@ async fn writes_over_the_limit_get_503() {
         ("limits.max_wait", "\"0ms\""),
     ];
     let fixture = proxy_fixture(&upstream.url(), &settings).await;
-    let a = of(&fixture, ORG_A);
+    let a = exporter(&of(&fixture, ORG_A));
     let mut tasks = JoinSet::new();
     send(&mut tasks, &a, &Method::POST, PUSH);
     send(&mut tasks, &a, &Method::POST, OTLP);
@@ -215,6 +220,7 @@ async fn rates_are_kept_and_one_organisation_may_have_others() {
         assert_eq!(b.post(PUSH, "x").await.status, 200, "another one's are not counted");
     }
     // Bytes are charged after they were received, so one large body passes.
+    let (a, b) = (exporter(&a), exporter(&b));
     assert_eq!(a.post(OTLP, vec![b'x'; 8000]).await.status, 200);
     let refused = a.post(OTLP, "x").await;
     // Not 429, which the SDK for Python drops, and not the 7 s until there is room, for which others do not wait.

@@ -38,6 +38,15 @@ enum Slowness {
     Trickle,
 }
 
+/// An export is checked, so it says what it is. Any number of the letter x is a message of protobuf.
+fn content_type_of(request: &str) -> &'static str {
+    if request.contains("/otlp/") {
+        "application/x-protobuf"
+    } else {
+        "application/x-www-form-urlencoded"
+    }
+}
+
 /// Sends a slow request over HTTP/1 and returns everything up to the end of the connection.
 async fn slow_http1(
     url: &str,
@@ -53,9 +62,10 @@ async fn slow_http1(
     } else {
         "Content-Length: 10000"
     };
+    let content_type = content_type_of(request);
     let head = format!(
         "{request} {version}\r\nHost: proxy\r\nConnection: keep-alive\r\n\
-         Authorization: Bearer {credential}\r\n{length}\r\n\r\n"
+         Authorization: Bearer {credential}\r\nContent-Type: {content_type}\r\n{length}\r\n\r\n"
     );
     socket.write_all(head.as_bytes()).await.unwrap();
     let is_empty = request.starts_with("GET");
@@ -139,7 +149,9 @@ async fn a_slow_body_is_a_503_on_every_surface_and_protocol() {
             }
             let (method, target) = request.split_once(' ').unwrap();
             let method: Method = method.parse().unwrap();
-            let (client, target) = (Client::h2c(&url).bearer(&credential), target.to_owned());
+            let client = Client::h2c(&url).bearer(&credential);
+            let client = client.header("content-type", content_type_of(&request));
+            let target = target.to_owned();
             cases.spawn(async move {
                 let body = slow_stream(slowness, method == Method::GET);
                 let body = reqwest::Body::wrap_stream(body);

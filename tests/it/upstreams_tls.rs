@@ -114,8 +114,11 @@ async fn a_real_mimir_is_reached_by_https_with_a_certificate() {
     // Asked without TLS, Go's server answers 400, on which senders drop their data.
     let (issuer, misled) = self::proxy(&mimir.url().replace("https://", "http://"), &[]).await;
     let sender = misled.client().bearer(&issuer.user_of(&organisation));
-    for path in [PUSH, "/otlp/v1/metrics"] {
-        let answer = sender.post(path, samples::remote_write("by_http", &[], 1.0)).await;
+    let sender = sender.header("content-type", "application/x-protobuf");
+    for (path, body) in
+        [(PUSH, samples::remote_write("by_http", &[], 1.0)), ("/otlp/v1/metrics", b"x".to_vec())]
+    {
+        let answer = sender.post(path, body).await;
         assert_eq!(answer.status, 503, "{path}: {answer:?}");
         assert!(!answer.header("retry-after").is_empty(), "{path}");
     }

@@ -79,7 +79,7 @@ impl Callers {
         };
         let (method, path, body) = match kind {
             Kind::Push => ("POST", "/api/v1/push", bytes(length + 1)),
-            Kind::Otlp => ("POST", "/otlp/v1/metrics", bytes(length + 1)),
+            Kind::Otlp => ("POST", "/otlp/v1/metrics", export(bytes(length + 1))),
             Kind::Influx => ("POST", "/api/v1/push/influx/write", bytes(length + 1)),
             Kind::Query => ("GET", "/prometheus/api/v1/query", Vec::new()),
             Kind::Form => {
@@ -222,6 +222,19 @@ impl Callers {
 }
 
 /// One exchange of HTTP/1. Whether another may follow on the connection.
+/// The bytes as a field of an export by OTLP that nobody knows, as a text would be.
+fn export(bytes: Vec<u8>) -> Vec<u8> {
+    let mut export = vec![15 << 3 | 2];
+    let mut length = bytes.len();
+    while length >= 0x80 {
+        export.push(0x80 | u8::try_from(length & 0x7f).unwrap());
+        length >>= 7;
+    }
+    export.push(u8::try_from(length).unwrap());
+    export.extend_from_slice(&bytes);
+    export
+}
+
 async fn exchange1(
     stream: &mut TcpStream,
     intent: Intent,

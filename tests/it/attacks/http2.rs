@@ -248,6 +248,9 @@ async fn a_client_that_acknowledges_no_goaway_holds_up_no_drain() {
 }
 
 /// The head of a push, with a body to come.
+/// A body that is also an export by OTLP.
+const WHOLE: &[u8] = b"xxxxx";
+
 fn push(token: &str, path: &str, stream: u32, length: Option<usize>) -> Vec<u8> {
     let length = length.map(|length| length.to_string());
     let mut all = vec![
@@ -256,6 +259,7 @@ fn push(token: &str, path: &str, stream: u32, length: Option<usize>) -> Vec<u8> 
         (":path", path),
         (":authority", "x"),
         ("authorization", token),
+        ("content-type", "application/x-protobuf"),
     ];
     all.extend(length.as_deref().map(|length| ("content-length", length)));
     frame(HEADERS, END_HEADERS, stream, &fields(&all))
@@ -296,10 +300,10 @@ async fn a_body_whose_stream_is_reset_is_never_whole() {
                 // Mimir's connection is kept for the next one, which then waits for nothing.
                 let stream = streams.next().unwrap();
                 let head = push(&token, path, stream, None);
-                let end = frame(DATA, END_STREAM, stream, b"whole");
+                let end = frame(DATA, END_STREAM, stream, WHOLE);
                 frames.send(&[head, end].concat()).await.unwrap();
                 assert_eq!(outcome(&mut frames, stream).await, Outcome::Refused(200));
-                good.push("whole".len());
+                good.push(WHOLE.len());
                 let stream = streams.next().unwrap();
                 let head = push(&token, path, stream, length);
                 let data = frame(DATA, 0, stream, &[b'x'; 1_000]);

@@ -56,7 +56,7 @@ const ANSWER: Shape =
     Shape { method: "GET", target: "/api/v1/user_stats", sent: 0, received: 64 << 20 };
 /// Of many streams each is short enough to end while it is measured.
 const SHORT_ANSWER: Shape = Shape { target: "/api/v1/user_limits", received: 8 << 20, ..ANSWER };
-const UPLOAD: Shape = Shape { target: "/otlp/v1/metrics", sent: 1 << 20, ..PUSH };
+const UPLOAD: Shape = Shape { sent: 1 << 20, ..PUSH };
 
 use Credentials::{Known, New, One};
 use Peer::{
