@@ -133,6 +133,10 @@ const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"device keys\"
 /// set is fetched.
 const SPREAD: std::ops::RangeInclusive<u64> = 1..=3;
 
+/// The longest `Retry-After` of a rate. A large body that was charged to a small rate may be paid after hours only, and
+/// a sender that waits that long sends nothing meanwhile, also when the rate has been raised.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
+
 /// Rounded up: a request before the time is over would be refused again.
 fn whole_seconds(after: Duration) -> u64 {
     (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
@@ -148,7 +152,7 @@ pub enum Audience {
     Alertmanager,
     /// A sender: plain text.
     Sender,
-    /// A sender by OTLP: the same, but that it is told to come back sooner, and never by a 429.
+    /// A sender by OTLP: the same, but that it is told to come back sooner.
     OtlpSender,
 }
 
@@ -300,19 +304,13 @@ impl Rejection {
     pub(crate) fn status(&self, audience: Audience) -> StatusCode {
         match self {
             Self::Route(RouteError::Semicolon | RouteError::Name(_)) => StatusCode::BAD_REQUEST,
-            // A sender drops what is answered with a 429 (Prometheus does, unless it is told
-            // otherwise), and that many of its organisation's devices come together, as after an
-            // outage, is nothing that one of them could help. A reader can.
-            Self::Limited(LimitError::InFlight { .. }) if audience.is_sender() => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            // The protocol has both for a sender that is to slow down. The SDK for Python drops what is answered
-            // with a 429 and repeats what is answered with a 503.
-            Self::Limited(LimitError::Requests { .. } | LimitError::Bytes { .. })
-                if audience == Audience::OtlpSender =>
-            {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            // Prometheus drops what is answered with a 429, unless it is told otherwise, and so does the SDK of
+            // OpenTelemetry for Python. Every sender repeats what is answered with a 503. A reader loses nothing.
+            Self::Limited(
+                LimitError::InFlight { .. }
+                | LimitError::Requests { .. }
+                | LimitError::Bytes { .. },
+            ) if audience.is_sender() => StatusCode::SERVICE_UNAVAILABLE,
             other => status_of(other.reason()),
         }
     }
@@ -399,10 +397,13 @@ impl Rejection {
             _ if audience == Audience::OtlpSender => (Duration::ZERO, OTLP_RETRY_AFTER),
             Self::Credential(
                 Refusal::KeysUnavailable { retry_after } | Refusal::KeyPending { retry_after },
-            )
-            | Self::Limited(
-                LimitError::Requests { retry_after, .. } | LimitError::Bytes { retry_after, .. },
             ) => (*retry_after, SPREAD),
+            Self::Limited(
+                LimitError::Requests { retry_after, .. } | LimitError::Bytes { retry_after, .. },
+            ) => {
+                let most = LONGEST_RETRY_AFTER.saturating_sub(Duration::from_secs(*SPREAD.end()));
+                ((*retry_after).min(most), SPREAD)
+            }
             _ => (Duration::ZERO, RETRY_AFTER),
         };
         Some(least + Duration::from_secs(fastrand::u64(spread)))

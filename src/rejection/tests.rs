@@ -252,17 +252,38 @@ fn retry_after_of_a_5xx_is_spread_and_by_otlp_within_an_sdks_timeout() {
 }
 
 // The SDK for Python drops what is answered with a 429 (`_is_retryable`: 408 and 5xx), and Prometheus does unless it is
-// told otherwise.
+// told otherwise. What a limit refuses is no loss of a sender's.
 #[test]
-fn no_sender_by_otlp_is_answered_with_429_and_others_only_for_a_rate() {
+fn no_sender_is_answered_with_429_and_every_limit_is_a_503_for_it() {
     for rejection in samples() {
-        let is_rate = matches!(
-            rejection,
-            Rejection::Limited(LimitError::Requests { .. } | LimitError::Bytes { .. })
-        );
-        for (audience, may_be) in [(Audience::OtlpSender, false), (Audience::Sender, is_rate)] {
-            let is_429 = rejection.status(audience) == StatusCode::TOO_MANY_REQUESTS;
-            assert_eq!(is_429, may_be, "{rejection:?} for {audience:?}");
+        for audience in [Audience::Sender, Audience::OtlpSender] {
+            let status = rejection.status(audience);
+            assert_ne!(status, StatusCode::TOO_MANY_REQUESTS, "{rejection:?} for {audience:?}");
+            let is_limit = matches!(rejection, Rejection::Limited(_));
+            assert!(!is_limit || status == StatusCode::SERVICE_UNAVAILABLE, "{rejection:?}");
+        }
+    }
+    let whose = Whose::Device;
+    for own in [
+        LimitError::InFlight { whose },
+        LimitError::Requests { whose, retry_after: Duration::ZERO },
+        LimitError::Bytes { whose, retry_after: Duration::ZERO },
+    ] {
+        let status = Rejection::Limited(own).status(Audience::Reader);
+        assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+    }
+}
+
+// A body of 100 MB against 1 KB/s is paid after a day.
+#[test]
+fn no_rate_sends_anybody_away_for_more_than_a_minute() {
+    let (whose, moment) = (Whose::Device, Duration::from_secs(100_000));
+    for rejection in [
+        Rejection::Limited(LimitError::Requests { whose, retry_after: moment }),
+        Rejection::Limited(LimitError::Bytes { whose, retry_after: moment }),
+    ] {
+        for audience in [Audience::Reader, Audience::Sender] {
+            assert_eq!(retry_after(&rejection, audience), [58, 59, 60].into(), "{rejection:?}");
         }
     }
 }
