@@ -362,6 +362,10 @@ impl Rejection {
                 "upstream answered {status}, which is none of Mimir's answers to a push, but for Influx lines while \
                  distributor.influx_endpoint_enabled is off"
             )),
+            Self::Failed(ForwardError::Misdirected(status @ 501)) => Some(format!(
+                "upstream answered {status}, which is none of Mimir's answers to a push, but while \
+                 ingester.push_grpc_method_enabled is off"
+            )),
             Self::Failed(ForwardError::Misdirected(status)) => Some(format!(
                 "upstream answered {status}, which is none of Mimir's answers to a push"
             )),
