@@ -23,8 +23,8 @@ use super::instances::InstanceList;
 use super::pool::{Freshness, Pool, PooledConnection};
 use super::repeat::{Next, Repeats, SendFailure, is_stale, next};
 use super::verdict::{
-    InstanceVerdict, REFUSAL_BYTES, is_about_a_lost_part, is_about_own_reads, judge,
-    may_be_about_a_lost_part,
+    InstanceVerdict, REFUSAL_BYTES, is_about_a_lost_part, is_about_own_reads, is_about_parameters,
+    judge, may_be_about_a_lost_part,
 };
 use super::wire::WireFault;
 use crate::authz::Grant;
@@ -367,7 +367,7 @@ impl<'a> Attempts<'a> {
 
     /// Judges an answer by its text. A tenant's own limit and an instance that is not ready have the same
     /// head (a 503 of the Alertmanager), and so have a query that fails and one for which a part of Mimir
-    /// was lost. `by_head` is what is thought of it otherwise.
+    /// was lost, and a remote read with a faulty matcher and an instance that fails. `by_head` is what is thought of it otherwise.
     async fn judge_by_text(
         &self,
         response: Response<()>,
@@ -379,7 +379,8 @@ impl<'a> Attempts<'a> {
             Ok(Ok(text)) => {
                 let is_alerts = self.grant.route().surface == Surface::Alerts;
                 let is_severed = !is_alerts && is_about_a_lost_part(&text);
-                let is_own = is_alerts && is_about_own_reads(&text);
+                let is_own =
+                    if is_alerts { is_about_own_reads(&text) } else { is_about_parameters(&text) };
                 let verdict = if is_own { InstanceVerdict::Neutral } else { by_head };
                 let answer = Answer { response, first: Some(text) };
                 match Self::answered(answer, connection, verdict) {

@@ -56,6 +56,12 @@ pub(super) fn is_about_own_reads(text: &[u8]) -> bool {
     text.starts_with(b"Limit of concurrent GET requests reached")
 }
 
+/// Whether a 500 says that Mimir could not read a request's parameters, which it does before anything else
+/// (`pkg/api/activity_tracking.go`): a remote read with a matcher that is no regular expression.
+pub(super) fn is_about_parameters(text: &[u8]) -> bool {
+    text.starts_with(b"failed to parse request params for activity tracking")
+}
+
 /// Whether an answer may mean that the instance has lost a part of Mimir that it needs, which its text
 /// then says. Mimir's statuses differ by path for the same cause: 500 for queries and pushes, 422 for
 /// label names, now and then 400.
@@ -229,6 +235,20 @@ mod tests {
         ] {
             assert_eq!(is_about_own_reads(text.as_bytes()), is_own, "{text}");
         }
+    }
+
+    // Mimir 3: `http.Error`, which adds the line break.
+    #[test]
+    fn a_matcher_that_is_no_regular_expression_is_no_fault_of_the_instance() {
+        let text: &[u8] = b"failed to parse request params for activity tracking\n";
+        assert!(is_about_parameters(text) && !is_about_a_lost_part(text));
+        for other in
+            ["", "failed to parse", "x: failed to parse request params for activity tracking"]
+        {
+            assert!(!is_about_parameters(other.as_bytes()), "{other}");
+        }
+        // The text is looked at.
+        assert!(may_be_about_a_lost_part(Surface::Query, 500, &HeaderMap::new()));
     }
 
     #[test]

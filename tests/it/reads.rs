@@ -138,6 +138,21 @@ async fn remote_read_answers_with_samples() {
     assert_eq!(samples::remote_read_values(&answer.body), [42.0]);
 }
 
+// Mimir's plain 500 for it, by which the proxy knows that the instance is not at fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_remote_read_with_a_faulty_matcher_is_told_from_a_failure_by_its_text() {
+    let fixture = proxy_fixture().await;
+    let client = fixture.client.clone().header("content-type", "application/x-protobuf");
+    let client = client.header("content-encoding", "snappy");
+    let read = samples::remote_read_of_patterns(&["("]);
+    let answer = client.post("/prometheus/api/v1/read", read).await;
+    assert_eq!(answer.status, 500, "{answer:?}");
+    let text = "failed to parse request params for activity tracking\n";
+    assert_eq!((answer.text.as_str(), answer.header("content-type")), (text, TEXT_PLAIN));
+}
+
+const TEXT_PLAIN: &str = "text/plain; charset=utf-8";
+
 // A tenant's rules can be read; Mimir's percent-encoding is forwarded unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn rule_configuration_is_read_and_never_written() {

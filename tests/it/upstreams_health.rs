@@ -216,6 +216,14 @@ async fn clients_and_tenants_never_eject_an_instance() {
             assert_eq!(identity.client().get(QUERY).await.status.as_u16(), status);
         }
     }
+    // A remote read with a faulty matcher, at one instance: what all give ejects none anyway.
+    two.set(Mode::Fine);
+    one.set(Mode::Says(500, TEXT, "failed to parse request params for activity tracking\n"));
+    for number in 0..40 {
+        let client = identity.client_of(if number % 2 == 0 { ORG_A } else { ORG_B });
+        let read = harness::samples::remote_read_of_patterns(&["("]);
+        client.post("/prometheus/api/v1/read", read).await;
+    }
     assert_eq!(identity.all_ejections().await, 0.0);
     let retried = "mimir_tenant_proxy_upstream_retries_total";
     for reason in ["broken", "unavailable"] {
