@@ -157,8 +157,8 @@ pub enum Audience {
 }
 
 impl Audience {
-    /// Judges by the surface of the route. For a path without one, the routes that begin with the same
-    /// segment say who probably asks.
+    /// Judges by the surface of the route. For a path without one, the routes that begin in the same way
+    /// say who probably asks.
     pub fn of(route: Option<&Route>, path: &str) -> Self {
         match route.map(|route| route.surface).or_else(|| route::surface_near(path)) {
             Some(Surface::Query | Surface::Rules | Surface::Admin) => Self::Reader,
@@ -266,10 +266,10 @@ fn status_of(reason: Reason) -> StatusCode {
 }
 
 impl Rejection {
-    /// The route that almost matched, of a request without one.
+    /// The route that almost matched, or was probably meant, of a request without one.
     pub fn route(&self) -> Option<&'static Route> {
         match self {
-            Self::Route(RouteError::Method(route) | RouteError::Name(route)) => Some(*route),
+            Self::Route(error) => error.meant(),
             _ => None,
         }
     }

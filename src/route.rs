@@ -13,6 +13,7 @@ mod priority;
 mod segment;
 mod table;
 
+use std::cmp::Reverse;
 use std::fmt;
 
 use http::request::Parts;
@@ -152,6 +153,15 @@ impl RouteError {
             _ => None,
         }
     }
+
+    /// The route that was probably meant.
+    pub fn meant(&self) -> Option<&'static Route> {
+        match self {
+            Self::Method(route) | Self::Name(route) => Some(*route),
+            Self::Path(Some(Hint::Path(path))) => ROUTES.iter().find(|route| route.path == *path),
+            _ => None,
+        }
+    }
 }
 
 /// Every method of a path. A path may have one route a method.
@@ -244,10 +254,15 @@ fn is_plain_host(host: &[u8]) -> bool {
         && port.iter().all(u8::is_ascii_digit)
 }
 
-/// The surface of the first route that begins with the same segment as a path.
+/// The surface of the route that has the most first segments in common with a path, and one at least; of several the
+/// first.
 pub fn surface_near(path: &str) -> Option<Surface> {
-    let wanted = path.split('/').nth(1);
-    ROUTES.iter().find(|route| route.path.split('/').nth(1) == wanted).map(|route| route.surface)
+    let common = |route: &Route| {
+        let pairs = route.path.split('/').skip(1).zip(path.split('/').skip(1));
+        pairs.take_while(|(one, other)| one == other).count()
+    };
+    let nearest = ROUTES.iter().min_by_key(|route| Reverse(common(route)));
+    nearest.filter(|route| common(route) > 0).map(|route| route.surface)
 }
 
 /// Finds the route of a request.

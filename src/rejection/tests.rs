@@ -208,6 +208,34 @@ fn readers_get_json_and_senders_plain_text() {
     }
 }
 
+// A path that is not there is answered to the one who probably asks.
+#[test]
+fn a_near_miss_of_a_read_gets_json_and_one_of_a_write_plain_text() {
+    use Audience::{Alertmanager, OtlpSender, Reader, Sender};
+    for (path, wanted) in [
+        ("/api/v1/query", Reader),
+        ("/api/v1/label/job/values", Reader),
+        ("/prometheus/api/v1/qery", Reader),
+        ("/api/v1/status/tsdb", Reader),
+        ("/query_range", Reader),
+        ("/admin/whoami/", Reader),
+        ("/alertmanager/api/v1/alerts", Alertmanager),
+        ("/api/v2/silences", Alertmanager),
+        ("/api/v1/push/", Sender),
+        ("/api/v1/write", Sender),
+        ("/prometheus/api/v1/write", Sender),
+        ("/api/v1/unknown", Sender),
+        ("/unknown", Sender),
+        ("/", Sender),
+        ("/v1/metrics", OtlpSender),
+        ("/otlp/v1/traces", OtlpSender),
+    ] {
+        let refused = route::find_path(&http::Method::GET, path, None).unwrap_err();
+        let rejection = Rejection::from(refused);
+        assert_eq!(Audience::of(rejection.route(), path), wanted, "{path}");
+    }
+}
+
 #[test]
 fn a_401_has_a_challenge() {
     for rejection in samples() {

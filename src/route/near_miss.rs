@@ -15,6 +15,11 @@ const PROMETHEUS: Hint = Hint::Words(
 );
 const OTLP_METRICS_ONLY: Hint =
     Hint::Words("only metrics are taken: /otlp/v1/metrics is there, and no traces and no logs");
+/// An SDK of OpenTelemetry exports by gRPC unless it is told otherwise (`OTEL_EXPORTER_OTLP_PROTOCOL`).
+const OTLP_BY_HTTP_ONLY: Hint = Hint::Words(
+    "OTLP is taken over HTTP only, and not over gRPC: export by http/protobuf (the collector's otlphttp) to \
+     /otlp/v1/metrics",
+);
 const PRIVATE: Hint = Hint::Words("health and metrics of the proxy are on its private port");
 const ADMIN: Hint = Hint::Words("the admin API is described at /admin/openapi.json");
 const ALERTMANAGER: Hint = Hint::Words(
@@ -95,7 +100,11 @@ const ELSEWHERE: [(&str, Hint); 54] = [
 ];
 
 /// Whole trees of paths that are not served.
-const TREES: [(&str, Hint); 8] = [
+const TREES: [(&str, Hint); 11] = [
+    // OTLP over gRPC.
+    ("/opentelemetry.proto.collector.metrics.v1.metricsservice", OTLP_BY_HTTP_ONLY),
+    ("/opentelemetry.proto.collector.trace.v1.traceservice", OTLP_METRICS_ONLY),
+    ("/opentelemetry.proto.collector.logs.v1.logsservice", OTLP_METRICS_ONLY),
     ("/graphite", OTHER_PROTOCOL),
     ("/opentsdb", OTHER_PROTOCOL),
     ("/datadog", OTHER_PROTOCOL),
@@ -321,6 +330,8 @@ mod tests {
             ("/alertmanager/api/v1/silences", ALERTMANAGER),
             ("/alertmanager/-/reload", ALERTMANAGER),
             ("/multitenant_alertmanager/configs", ALERTMANAGER_CONFIGURATION),
+            ("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", OTLP_BY_HTTP_ONLY),
+            ("/opentelemetry.proto.collector.trace.v1.TraceService/Export", OTLP_METRICS_ONLY),
         ] {
             assert_eq!(hint(asked), Some(words), "{asked}");
         }

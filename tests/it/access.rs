@@ -422,6 +422,22 @@ async fn a_near_miss_gets_a_hint_with_the_right_path() {
             assert!(answer.text.contains(meant), "{asked}: {answer:?}");
         }
     }
+    // Readers parse what they get, and senders log its first line.
+    for (asked, content_type) in [
+        ("/api/v1/query", "application/json"),
+        ("/prometheus/api/v1/qery", "application/json"),
+        ("/api/v1/push/", "text/plain; charset=utf-8"),
+        ("/v1/metrics", "text/plain; charset=utf-8"),
+    ] {
+        let answer = proxy.client().get(asked).await;
+        assert_eq!(answer.header("content-type"), content_type, "{asked}: {answer:?}");
+    }
+    // OTLP over gRPC.
+    let grpc = proxy.client().header("content-type", "application/grpc");
+    let export = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+    let answer = grpc.post(export, vec![0; 5]).await;
+    assert_eq!(answer.status, 404, "{answer:?}");
+    assert!(answer.text.contains("over HTTP only"), "{answer:?}");
     let answer = proxy.client().get("/api/v1/write/%3Cscript%3E").await;
     assert!(!answer.text.contains("script"), "{answer:?}");
     assert!(answer.text.contains("/api/v1/push"), "{answer:?}");
