@@ -138,11 +138,18 @@ async fn remote_read_answers_with_samples() {
     assert_eq!(samples::remote_read_values(&answer.body), [42.0]);
 }
 
-// Mimir's plain 500 for it, by which the proxy knows that the instance is not at fault.
+// Mimir's plain 500 for it, by which the proxy knows that the instance is not at fault. Mimir notes activities by
+// default; the shared one does not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_remote_read_with_a_faulty_matcher_is_told_from_a_failure_by_its_text() {
-    let fixture = proxy_fixture().await;
-    let client = fixture.client.clone().header("content-type", "application/x-protobuf");
+    let directory = tempfile::tempdir().unwrap();
+    let activities = directory.path().join("activities");
+    let argument = format!("-activity-tracker.filepath={}", activities.display());
+    let mimir = Mimir::start_with(&[&argument]).await;
+    let issuer = Issuer::start().await;
+    let proxy = ProxyOptions::new(&issuer.url(), &mimir.url()).start().await;
+    let client = proxy.client().bearer(&issuer.user_of(&fresh_organisation()));
+    let client = client.header("content-type", "application/x-protobuf");
     let client = client.header("content-encoding", "snappy");
     let read = samples::remote_read_of_patterns(&["("]);
     let answer = client.post("/prometheus/api/v1/read", read).await;
