@@ -7,6 +7,7 @@ pub mod form;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod headers;
+mod instances;
 pub mod otlp;
 pub mod remote_read;
 mod retry;

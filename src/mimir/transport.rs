@@ -9,22 +9,26 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
-use tokio::net::lookup_host;
-use url::{Host, Url};
+use url::Url;
 
+use super::instances::{Instance, Reach};
 use super::{Retriable, set_tenant};
 use crate::causes::causes;
-use crate::http_client::{self, ReadError, read_limited, read_start};
+use crate::http_client::{ReadError, read_limited, read_start};
 use crate::tenancy::TenantId;
 use crate::trace::{self, Span};
 
 /// The longest message of Mimir that is kept. It repeats a rule's name for each of its faults.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
+/// The most instances that one request tries to reach, each for the timeout of a connection at most.
+const MOST_TRIES: usize = 3;
+
 /// Mimir's addresses and the timeouts.
 #[derive(Clone, Debug)]
 pub struct MimirConfig {
-    /// Mimir's instances, any of which can answer. If one is unreachable, the next is tried.
+    /// Mimir's instances, any of which can answer; a name may be that of several. If one is unreachable, the next is
+    /// tried; after another failure the next request goes to the next.
     pub urls: Vec<Url>,
     /// The timeout of one exchange, from its first byte to its last.
     pub request_timeout: Duration,
@@ -132,17 +136,14 @@ impl<'a> Ask<'a> {
 pub(super) struct Transport {
     /// Each exchange keeps what it began with.
     reach: ArcSwap<Reach>,
-    /// The last instance that was reachable.
-    preferred: AtomicUsize,
+    /// Whose turn it is: the instance that was reachable last, or the next one after a timeout, a connection that broke
+    /// and a 5xx. A number that only grows, so that a failure of long ago is told from one of now.
+    turn: AtomicUsize,
 }
 
-/// Where Mimir is, and what asks it.
-#[derive(Debug)]
-struct Reach {
-    client: reqwest::Client,
-    urls: Vec<Url>,
-    request_timeout: Duration,
-}
+/// Whose turn it was when an answer began.
+#[derive(Clone, Copy, Debug)]
+struct Turn(usize);
 
 /// A client of Mimir of which the addresses and the timeouts can be changed.
 #[derive(Clone, Debug)]
@@ -169,109 +170,76 @@ impl MimirChange {
     }
 }
 
-impl Reach {
-    fn new(config: &MimirConfig) -> Result<Self, String> {
-        if config.urls.is_empty() {
-            return Err("no address of Mimir is known; one is needed".to_owned());
-        }
-        let client = http_client::internal();
-        let client = match &config.tls {
-            None => client,
-            Some(tls) => client.tls_backend_preconfigured((**tls).clone()),
-        };
-        let client = client
-            .connect_timeout(config.connect_timeout)
-            .timeout(config.request_timeout)
-            .build()
-            .map_err(|error| causes(&error))?;
-        Ok(Self { client, urls: config.urls.clone(), request_timeout: config.request_timeout })
-    }
-}
-
 impl Transport {
     pub(super) fn new(config: &MimirConfig) -> Result<Self, String> {
         let reach = ArcSwap::from_pointee(Reach::new(config)?);
-        Ok(Self { reach, preferred: AtomicUsize::new(0) })
+        Ok(Self { reach, turn: AtomicUsize::new(0) })
     }
 
     /// Tries the instances in turn until one is reachable. A request that may have reached Mimir is
-    /// not sent again.
+    /// not sent again; the next one goes to another instance.
     pub(super) async fn send(&self, ask: Ask<'_>) -> Result<reqwest::Response, ExchangeError> {
         let headers = headers_of(&ask);
         let body = ask.body.map(|(_, body)| Bytes::from(body));
-        let (reach, first) = (self.reach.load_full(), self.preferred.load(Relaxed));
+        let instances = self.reach.load_full().instances().await;
+        let first = self.turn.load(Relaxed);
         let mut failure = None;
-        for at in (0..reach.urls.len()).map(|step| (first + step) % reach.urls.len()) {
-            let mut url = address(&reach.urls[at], &ask.path)?;
+        let tries = instances.len().min(MOST_TRIES);
+        for turn in (0..tries).map(|step| first.wrapping_add(step)) {
+            let instance = &instances[turn % instances.len()];
+            let mut url = address(&instance.url, &ask.path)?;
             let (mut span, mut headers) = (span_of(&ask.method, &url), headers.clone());
             span.put_into(&mut headers);
             url.set_query(ask.query.as_deref());
-            let mut request = reach.client.request(ask.method.clone(), url).headers(headers);
+            let mut request = instance.client.request(ask.method.clone(), url).headers(headers);
             if let Some(body) = &body {
                 request = request.body(body.clone());
             }
             match request.send().await {
-                Ok(response) => {
+                Ok(mut response) => {
                     span.set("http.response.status_code", response.status().as_u16());
                     if response.status().is_server_error() {
                         span.fail("5xx");
+                        self.move_on(first, turn.wrapping_add(1));
+                    } else {
+                        self.move_on(first, turn);
                     }
-                    self.preferred.store(at, Relaxed);
+                    response.extensions_mut().insert(Turn(turn));
                     return Ok(response);
                 }
                 Err(error) => {
                     span.fail(if error.is_timeout() { "timeout" } else { "unreachable" });
                     if !error.is_connect() {
+                        self.move_on(first, turn.wrapping_add(1));
                         return Err(self.failure(error));
                     }
                     failure = Some(self.failure(error));
                 }
             }
         }
+        self.move_on(first, first.wrapping_add(tries));
         Err(failure.unwrap_or_else(|| ExchangeError::Unreachable("no address is known".to_owned())))
     }
 
-    /// Asks one instance alone, at its own address: for what each of them knows of itself.
+    /// Whose turn it is from now on, unless another exchange has changed that meanwhile: of many that fail together,
+    /// one moves on.
+    fn move_on(&self, from: usize, to: usize) {
+        let _ = self.turn.compare_exchange(from, to, Relaxed, Relaxed);
+    }
+
+    /// Asks one instance alone: for what each of them knows of itself.
     pub(super) async fn send_to(
         &self,
-        instance: &InstanceAddress,
+        instance: &Instance,
         path: &str,
     ) -> Result<reqwest::Response, ExchangeError> {
-        let reach = self.reach.load_full();
-        let mut request = reach.client.request(Method::GET, address(&instance.url, path)?);
-        if let Some(host) = &instance.host {
-            request = request.header(header::HOST, host);
-        }
+        let request = instance.client.get(address(&instance.url, path)?);
         request.send().await.map_err(|error| self.failure(error))
     }
 
-    /// Every address of every instance: a name may have several. One that cannot be resolved is
-    /// asked by its name.
-    pub(super) async fn instances(&self) -> Vec<InstanceAddress> {
-        let mut all = Vec::new();
-        for url in &self.reach.load_full().urls {
-            let by_name = InstanceAddress { url: url.clone(), host: None };
-            // A certificate is for the name.
-            let (Some(Host::Domain(name)), "http") = (url.host(), url.scheme()) else {
-                all.push(by_name);
-                continue;
-            };
-            let port = url.port_or_known_default().unwrap_or(80);
-            let found = lookup_host((name, port)).await.map(Iterator::collect::<Vec<_>>);
-            match found {
-                Ok(addresses) if addresses.len() > 1 => {
-                    let host = HeaderValue::from_str(&format!("{name}:{port}")).ok();
-                    for address in addresses {
-                        let mut url = url.clone();
-                        if url.set_ip_host(address.ip()).is_ok() {
-                            all.push(InstanceAddress { url, host: host.clone() });
-                        }
-                    }
-                }
-                _ => all.push(by_name),
-            }
-        }
-        all
+    /// Every instance.
+    pub(super) async fn instances(&self) -> Arc<[Instance]> {
+        self.reach.load_full().instances().await
     }
 
     /// An answer's body, up to a length.
@@ -282,7 +250,7 @@ impl Transport {
     ) -> Result<Bytes, ExchangeError> {
         match read_limited(&mut response, most).await {
             Ok(body) => Ok(body.into()),
-            Err(ReadError::Broken(error)) => Err(self.failure(error)),
+            Err(ReadError::Broken(error)) => Err(self.broken(&response, error)),
             Err(error @ ReadError::TooLong(_)) => {
                 Err(ExchangeError::Unreadable(format!("it is {error}")))
             }
@@ -293,7 +261,8 @@ impl Transport {
         &self,
         response: &mut reqwest::Response,
     ) -> Result<Option<Bytes>, ExchangeError> {
-        response.chunk().await.map_err(|error| self.failure(error))
+        let piece = response.chunk().await;
+        piece.map_err(|error| self.broken(response, error))
     }
 
     /// The meaning of an unsuccessful answer, unless the caller knows better.
@@ -311,23 +280,23 @@ impl Transport {
         mut response: reqwest::Response,
     ) -> Result<String, ExchangeError> {
         let body = read_start(&mut response, MAX_MESSAGE_BYTES).await;
-        Ok(words(&body.map_err(|error| self.failure(error))?))
+        Ok(words(&body.map_err(|error| self.broken(&response, error))?))
+    }
+
+    /// The rest of an answer does not come.
+    fn broken(&self, response: &reqwest::Response, error: reqwest::Error) -> ExchangeError {
+        if let Some(Turn(turn)) = response.extensions().get() {
+            self.move_on(*turn, turn.wrapping_add(1));
+        }
+        self.failure(error)
     }
 
     fn failure(&self, error: reqwest::Error) -> ExchangeError {
         if error.is_timeout() && !error.is_connect() {
-            return ExchangeError::Timeout(self.reach.load().request_timeout);
+            return ExchangeError::Timeout(self.reach.load().request_timeout());
         }
         ExchangeError::Unreachable(causes(&error.without_url()))
     }
-}
-
-/// The address of one instance.
-#[derive(Clone, Debug)]
-pub(super) struct InstanceAddress {
-    url: Url,
-    /// The name that it is known by, if the address is one of several.
-    host: Option<HeaderValue>,
 }
 
 /// The span of one exchange. Names of groups are a tenant's own, so they are no part of its name.

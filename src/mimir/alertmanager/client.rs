@@ -15,7 +15,8 @@ use super::error::read_refusal;
 use super::readings::Readings;
 use super::{AlertmanagerError, ConfigurationBody, Redactor};
 use crate::mimir::ExchangeError;
-use crate::mimir::transport::{Ask, InstanceAddress, MimirConfig, MimirHandle, Transport};
+use crate::mimir::instances::Instance;
+use crate::mimir::transport::{Ask, MimirConfig, MimirHandle, Transport};
 use crate::tenancy::TenantId;
 
 /// The configuration of one tenant, with its secrets. Users never get here.
@@ -220,11 +221,7 @@ impl AlertmanagerClient {
         join_all(read).await.into_iter().collect()
     }
 
-    async fn page(
-        &self,
-        instance: &InstanceAddress,
-        mut found: Found,
-    ) -> Result<Found, ExchangeError> {
+    async fn page(&self, instance: &Instance, mut found: Found) -> Result<Found, ExchangeError> {
         let mut response = self.transport.send_to(instance, METRICS).await?;
         if response.status() != StatusCode::OK {
             return Err(self.transport.error(response).await);
