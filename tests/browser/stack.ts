@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const REPOSITORY = join(dirname(fileURLToPath(import.meta.url)), "../..");
@@ -46,7 +46,7 @@ export default async function start(): Promise<() => Promise<void>> {
   if (process.env.STACK_STATE) return async () => {};
   const folder = mkdtempSync(join(tmpdir(), "mtp-browser-"));
   const file = join(folder, "state.json");
-  const program = process.env.DEMO_BINARY ?? join(REPOSITORY, "target/debug/demo");
+  const program = process.env.DEMO_BINARY ?? resolve(REPOSITORY, process.env.CARGO_TARGET_DIR ?? "target", "debug/demo");
   const demo = spawn(program, ["--state", file], { cwd: REPOSITORY, stdio: ["pipe", "pipe", "pipe"] });
   let said = "";
   const keep = (piece: Buffer) => (said = (said + piece.toString()).slice(-8000));
