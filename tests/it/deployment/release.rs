@@ -9,13 +9,20 @@ use serde_json::Value;
 use super::repository;
 
 fn workflow() -> Value {
-    let text = std::fs::read_to_string(repository(".github/workflows/release.yml")).unwrap();
+    read("release.yml")
+}
+
+fn read(file: &str) -> Value {
+    let text = std::fs::read_to_string(repository(&format!(".github/workflows/{file}"))).unwrap();
     serde_saphyr::from_str(&text).unwrap()
 }
 
 /// All steps, each with the name of its job.
 fn steps() -> Vec<(String, Value)> {
-    let workflow = workflow();
+    steps_of(&workflow())
+}
+
+fn steps_of(workflow: &Value) -> Vec<(String, Value)> {
     let jobs = workflow["jobs"].as_object().unwrap();
     let steps = jobs.iter().flat_map(|(name, job)| {
         let steps = job["steps"].as_array().unwrap();
@@ -33,20 +40,54 @@ fn manifest() -> toml::Table {
     std::fs::read_to_string(repository("Cargo.toml")).unwrap().parse().unwrap()
 }
 
-// A tag can be moved to other code; a commit cannot.
+// A tag can be moved to other code; a commit cannot. No job has more rights than it needs, and none runs for ever.
 #[test]
-fn actions_are_pinned_by_commit() {
-    let mut count = 0;
-    for (job, step) in steps() {
-        let Some(action) = step["uses"].as_str() else { continue };
-        let (_, commit) = action.split_once('@').unwrap();
-        let is_commit = commit.len() == 40 && commit.chars().all(|c| c.is_ascii_hexdigit());
-        assert!(is_commit, "{job}: {action}");
-        count += 1;
+fn actions_are_pinned_by_commit_and_jobs_are_bounded() {
+    let (mut files, mut count) = (0, 0);
+    for file in std::fs::read_dir(repository(".github/workflows")).unwrap() {
+        let file = file.unwrap().file_name().into_string().unwrap();
+        let workflow = read(&file);
+        files += 1;
+        for (job, step) in steps_of(&workflow) {
+            let Some(action) = step["uses"].as_str() else { continue };
+            let (_, commit) = action.split_once('@').unwrap();
+            let is_commit = commit.len() == 40 && commit.chars().all(|c| c.is_ascii_hexdigit());
+            assert!(is_commit, "{file}, {job}: {action}");
+            count += 1;
+        }
+        assert_eq!(workflow["permissions"], serde_json::json!({"contents": "read"}), "{file}");
+        for (name, job) in workflow["jobs"].as_object().unwrap() {
+            assert!(job["timeout-minutes"].is_u64(), "{file}: {name}");
+        }
     }
-    assert!(count >= 10, "{count}");
-    // No job has more rights than it needs.
-    assert_eq!(workflow()["permissions"], serde_json::json!({"contents": "read"}));
+    assert!(files >= 3 && count >= 20, "{files} files, {count} actions");
+}
+
+// Seen: the parts were built where no step cached them, because `github.workspace` is a path of the host and the job
+// runs in a container, and the logs were looked for where none are.
+#[test]
+fn the_tests_workflow_keeps_the_parts_and_the_logs() {
+    let workflow = read("test.yml");
+    let job = &workflow["jobs"]["test"];
+    assert_eq!(job["container"]["image"], "debian:bookworm");
+    let parts = job["env"]["MTP_PARTS"].as_str().unwrap();
+    assert!(parts.starts_with('/'), "{parts}");
+    let kept = |action: &str| {
+        let steps = steps_of(&workflow);
+        let paths = steps
+            .iter()
+            .filter(|(_, step)| step["uses"].as_str().is_some_and(|uses| uses.starts_with(action)));
+        paths
+            .filter_map(|(_, step)| step["with"]["path"].as_str().map(str::to_owned))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    assert!(kept("actions/cache@").lines().any(|path| path == parts));
+    // Where scripts/test writes them: beside the parts.
+    let logs = format!("{}/test-logs", parts.rsplit_once('/').unwrap().0);
+    assert!(kept("actions/upload-artifact@").lines().any(|path| path == logs));
+    let script = std::fs::read_to_string(repository("scripts/test")).unwrap();
+    assert!(script.contains("LOGS=$(scripts/parts --dir)/../test-logs"));
 }
 
 #[test]
