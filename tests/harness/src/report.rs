@@ -45,9 +45,32 @@ pub fn write_block(document: &Path, name: &str, text: &str) {
         .unwrap_or_else(|error| panic!("{}: {error}", document.display()));
 }
 
+/// The median: of an even number of values the mean of the two in the middle.
+///
+/// # Panics
+/// If there are no values.
+pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let half = values.len() / 2;
+    if values.len() % 2 == 1 { values[half] } else { f64::midpoint(values[half - 1], values[half]) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_median_is_the_middle_or_the_mean_of_the_two_in_the_middle() {
+        for (values, middle) in [
+            (&[3.0][..], 3.0),
+            (&[5.0, 1.0], 3.0),
+            (&[9.0, 1.0, 2.0], 2.0),
+            (&[8.0, 1.0, 4.0, 2.0], 3.0),
+        ] {
+            assert!((median(values.iter().copied()) - middle).abs() < 1e-9, "{values:?}");
+        }
+    }
 
     #[test]
     fn a_block_is_replaced_and_what_is_around_it_stays() {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
+use harness::report::median;
 use harness::{Cpu, Database, Issuer, Mimir, Postgres, Proxy, ProxyOptions, wait_until};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -68,11 +69,7 @@ async fn main() {
         println!("round {}: {round:?}", number + 1);
         rounds.push(round);
     }
-    let median = |of: &dyn Fn(&Round) -> f64| {
-        let mut all: Vec<f64> = rounds.iter().map(of).collect();
-        all.sort_by(f64::total_cmp);
-        all[all.len() / 2]
-    };
+    let median = |of: &dyn Fn(&Round) -> f64| median(rounds.iter().map(of));
     let ratio = |one: Duration, other: Duration| one.as_secs_f64() / other.as_secs_f64();
     println!(
         "\n{} organisations x {GROUPS} groups x {RULES} rules, {} at once, medians of {} rounds",

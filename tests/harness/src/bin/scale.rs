@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use clap::Parser;
+use harness::report::median;
 use harness::{Database, Issuer, Postgres, Proxy, ProxyOptions, Upstream};
 use http::{Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
@@ -73,8 +74,7 @@ async fn main() {
         println!("round {round}: {one:.1} us and {many:.1} us a request, ratio {:.3}", many / one);
         ratios.push(many / one);
     }
-    ratios.sort_by(f64::total_cmp);
-    println!("median ratio of processor time a request: {:.3}", ratios[ratios.len() / 2]);
+    println!("median ratio of processor time a request: {:.3}", median(ratios));
     let reads = "mimir_tenant_proxy_directory_lookups_total{kind=\"membership\",outcome=\"read\"}";
     println!("look-ups in the database, all in all: {}", large.proxy.metric(reads).await);
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use harness::report::median;
 use tokio::time::{Instant, sleep};
 
 use crate::fault::Fault;
@@ -110,7 +111,7 @@ impl Observation {
             println!(
                 "    {} slow at {instance}: median {:.1} s, longest {:.1} s",
                 took.len(),
-                took[took.len() / 2],
+                median(took.iter().copied()),
                 took[took.len() - 1]
             );
         }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use harness::report::median;
+
 use crate::cases::Case;
 use crate::load::Measured;
 use crate::peers::Peer;
@@ -133,12 +135,6 @@ fn milliseconds(value: f64) -> String {
 
 fn micros(value: f64) -> String {
     if value < 1_000.0 { format!("{value:.1}") } else { format!("{value:.0}") }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use harness::report::median;
 use harness::{Issuer, Upstream};
 use tokio::net::TcpStream;
 
@@ -43,8 +44,7 @@ pub async fn measure(
         }
         ratios.push(rates[1] / rates[0]);
     }
-    ratios.sort_by(f64::total_cmp);
-    println!("median ratio of requests/s, uneven to even: {:.2}", ratios[ratios.len() / 2]);
+    println!("median ratio of requests/s, uneven to even: {:.2}", median(ratios));
 }
 
 /// Eight connections, one after the other, each of which has made one request.

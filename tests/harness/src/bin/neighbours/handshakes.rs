@@ -11,13 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use harness::load::{Connection, Served, address, request};
+use harness::report::median;
 use harness::{Authority, Issuer, ORG_A, ProxyOptions, Purpose, Upstream, hello, session};
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 use tokio::time::Instant;
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, StreamOwned};
-
-use crate::median;
 
 pub const NAME: &str = "1,000 TLS hellos at a time";
 /// Of one batch of the flood.
@@ -161,7 +160,7 @@ fn flood(address: SocketAddr, hello: &[u8], stop: &AtomicBool) -> io::Result<usi
 
 fn describe(name: &str, measured: &[Measured]) {
     let of = |what: fn(&Measured) -> &Served, quantile: f64| {
-        median(measured.iter().map(|one| what(one).quantile_ms(quantile)).collect())
+        median(measured.iter().map(|one| what(one).quantile_ms(quantile)))
     };
     println!(
         "  {name:<17} requests: p50 {:6.2} ms   p99 {:6.2} ms   new connections: p50 {:6.2} ms   p99 {:6.2} ms",

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use harness::load::{Load, Until, address, request};
-use harness::report::circumstances;
+use harness::report::{circumstances, median};
 use harness::{Cpu, Issuer, Memory, ORG_A, Proxy, ProxyOptions, Upstream};
 use serde_json::json;
 use tokio::time::Instant;
@@ -256,7 +256,7 @@ fn send_and_measure(address: SocketAddr, requests: &[Vec<u8>], time: Duration) -
 }
 
 fn describe(name: &str, measured: &[Measured]) {
-    let of = |value: fn(&Measured) -> f64| median(measured.iter().map(value).collect());
+    let of = |value: fn(&Measured) -> f64| median(measured.iter().map(value));
     let most = measured.iter().map(|one| one.max).fold(0.0, f64::max);
     println!(
         "  {name:<17} p50 {:6.2} ms   p99 {:6.2} ms   max {most:6.1} ms   {:.2} cores   {:4.0} MiB at most   {} \
@@ -267,9 +267,4 @@ fn describe(name: &str, measured: &[Measured]) {
         measured.iter().map(|one| one.memory).max().unwrap_or(0) as f64 / f64::from(1 << 20),
         measured.iter().map(|one| one.connections).max().unwrap_or(0),
     );
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
