@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use harness::{Client, ORG_A, Received, Upstream, raw_exchange, wait_until};
+use harness::{Client, ORG_A, Received, Upstream, raw_exchange_to_end, wait_until};
 use http::{Method, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
@@ -39,14 +39,18 @@ async fn a_slow_head_just_closes_and_so_does_an_idle_connection() {
         &[("listen.header_timeout", "\"400ms\""), ("listen.idle_timeout", "\"800ms\"")],
     )
     .await;
-    let answer = raw_exchange(
+    let answer = raw_exchange_to_end(
         &fixture.proxy.url(),
         b"GET /prometheus/api/v1/query HTTP/1.1\r\nHost: x\r\nX-Slow",
     )
     .await;
     assert_eq!(answer, "");
-    let idle = raw_exchange(&fixture.proxy.url(), b"").await;
+    let idle = raw_exchange_to_end(&fixture.proxy.url(), b"").await;
     assert_eq!(idle, "");
+    wait_until("the idle one is counted", Duration::from_secs(2), async || {
+        ended(&fixture, "idle_timeout").await == 1.0
+    })
+    .await;
     // A kept connection: one request, a pause within the idle timeout, a second one, then the end.
     let mut socket = connect(&fixture).await;
     let mut buffer = [0; 4096];

@@ -137,18 +137,32 @@ impl Client {
 /// Sends raw bytes to `http://HOST:PORT` and returns all that comes back until the server closes
 /// or says nothing for two seconds.
 pub async fn raw_exchange(base: &str, bytes: &[u8]) -> String {
+    exchange(base, bytes, Duration::from_secs(2)).await.0
+}
+
+/// The same, of a server that has to close: what comes back until it does.
+///
+/// # Panics
+/// If the connection is open after ten seconds without a byte.
+pub async fn raw_exchange_to_end(base: &str, bytes: &[u8]) -> String {
+    let (answer, is_closed) = exchange(base, bytes, Duration::from_secs(10)).await;
+    assert!(is_closed, "the connection stays open after {answer:?}");
+    answer
+}
+
+/// What comes back, and whether the server has closed.
+async fn exchange(base: &str, bytes: &[u8], patience: Duration) -> (String, bool) {
     let address = base.strip_prefix("http://").expect("an address");
     let mut socket = TcpStream::connect(address).await.expect("connect");
     socket.write_all(bytes).await.expect("write");
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
-    while let Ok(Ok(length)) =
-        tokio::time::timeout(Duration::from_secs(2), socket.read(&mut buffer)).await
-    {
-        if length == 0 {
-            break;
+    let is_closed = loop {
+        match tokio::time::timeout(patience, socket.read(&mut buffer)).await {
+            Ok(Ok(0) | Err(_)) => break true,
+            Ok(Ok(length)) => answer.extend_from_slice(&buffer[..length]),
+            Err(_) => break false,
         }
-        answer.extend_from_slice(&buffer[..length]);
-    }
-    String::from_utf8_lossy(&answer).into_owned()
+    };
+    (String::from_utf8_lossy(&answer).into_owned(), is_closed)
 }

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::process::{Process, free_port};
+use crate::series::mistake_in;
 
 /// How to start a proxy.
 #[derive(Clone)]
@@ -178,10 +179,20 @@ impl Proxy {
     }
 
     /// The value of a series, by its name with labels as `/metrics` shows them; 0 if it is absent.
+    ///
+    /// # Panics
+    /// If there are no metrics, or if the proxy never has such a series: a mistake in its name would be a 0.
     pub async fn metric(&self, series: &str) -> f64 {
-        let text = Client::new(&self.internal_url()).get("/metrics").await.text;
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.parse().expect("a number"))
+        let answer = Client::new(&self.internal_url()).get("/metrics").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let mut lines = answer.text.lines();
+        if let Some(value) = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')) {
+            return value.parse().expect("a number");
+        }
+        if let Some(mistake) = mistake_in(series) {
+            panic!("{series}: {mistake}");
+        }
+        0.0
     }
 
     /// The access log's lines that speak of a path.
