@@ -28,6 +28,17 @@ async fn add_keys(identity: &IdentityFixture, organisation: &str, keys: usize) {
     identity.database.execute(&sql).await;
 }
 
+/// Waits until statements wait for the locks of a test: only then it shows what they delay.
+async fn statements_wait(identity: &IdentityFixture) {
+    let sql = "select count(*)::text from pg_stat_activity
+               where datname = current_database() and wait_event_type = 'Lock'";
+    wait_until("statements wait for a lock", Duration::from_secs(5), async || {
+        let rows = identity.database.query(sql).await;
+        rows[0][0].as_deref() != Some("0")
+    })
+    .await;
+}
+
 // A request that is reset leaves its statement to the database. By the hundred these took all connections: look-ups
 // and revocations waited for them until their timeouts.
 #[tokio::test(flavor = "multi_thread")]
@@ -59,6 +70,7 @@ async fn a_flood_of_one_administrator_delays_no_look_up_and_no_revocation() {
         }
         flood.join_all().await;
     }
+    statements_wait(&identity).await;
     let began = Instant::now();
     let body = json!({"kind": "jti", "value": "x"}).to_string();
     let revoked = identity.service().post("/admin/revocations", body).await;
@@ -99,6 +111,8 @@ async fn statements_of_one_organisation_delay_no_service_and_no_operator() {
         creating.spawn(async move { hostile.post(&path, body).await });
     }
     sleep(Duration::from_millis(300)).await;
+    statements_wait(&identity).await;
+    assert!(creating.try_join_next().is_none(), "no key is created meanwhile");
     let of_other = tokio::spawn({
         let path = keys(&b);
         async move {
@@ -142,6 +156,7 @@ async fn an_organisation_has_so_many_requests_to_admin_at_a_time() {
         asking.spawn(async move { admin.get(&path).await });
     }
     sleep(Duration::from_millis(200)).await;
+    statements_wait(&identity).await;
     let began = Instant::now();
     assert_eq!(identity.service().get("/admin/revocations").await.status, 200);
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
@@ -180,7 +195,12 @@ async fn an_answer_that_is_not_read_keeps_its_slot() {
             TcpStream::connect(&identity.proxy.url()["http://".len()..]).await.unwrap();
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut head = [0; 12];
-        while socket.peek(&mut head).await.unwrap() < head.len() {}
+        let come = async {
+            while socket.peek(&mut head).await.unwrap() < head.len() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), come).await.expect("an answer begins");
         assert_eq!(&head, b"HTTP/1.1 200");
         silent.push(socket);
     }

@@ -14,7 +14,7 @@ mod secrets;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::{Client, Database, Mimir, Postgres, Upstream, wait_until};
 use http::Response;
@@ -178,7 +178,8 @@ impl ChannelsFixture {
     pub(crate) async fn sync(&self, organisation: &str) -> Value {
         let path = format!("/admin/organisations/{organisation}/channels/sync");
         let mut answer = self.identity.service().post(&path, "").await;
-        while answer.status == 202 {
+        let until = Instant::now() + SOON;
+        while answer.status == 202 && Instant::now() < until {
             answer = self.identity.service().post(&path, "").await;
         }
         assert_eq!(answer.status, 200, "{answer:?}");

@@ -79,7 +79,13 @@ async fn stock_prometheus_3_writes_by_remote_write_2() {
     assert!(value("prometheus_remote_storage_samples_total") > 100.0);
     assert_eq!(value("prometheus_remote_storage_samples_failed_total"), 0.0);
     assert!(!sender.log().contains("response does not contain"), "{}", sender.log());
-    let lines = fixture.proxy.access_log("/api/v1/push");
+    let mut lines = Vec::new();
+    // They are written in batches.
+    wait_until("pushes are logged", Duration::from_secs(10), async || {
+        lines = fixture.proxy.access_log("/api/v1/push");
+        !lines.is_empty()
+    })
+    .await;
     assert!(lines.iter().all(|line| line["outcome"] == "forwarded"), "{lines:?}");
 }
 

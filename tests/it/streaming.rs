@@ -292,8 +292,13 @@ async fn an_upstream_that_pauses_for_too_long_ends_the_stream_as_an_error() {
     .await;
     let fixture = proxy_fixture(&upstream.url(), &[("upstream.idle_timeout", "\"500ms\"")]).await;
     let began = Instant::now();
-    assert!(fixture.client().try_send(Method::GET, QUERY, "").await.is_err());
-    assert!(began.elapsed() < Duration::from_secs(5));
+    let error = fixture.client().try_send(Method::GET, QUERY, "").await.unwrap_err();
+    assert!(!error.is_timeout() && began.elapsed() < Duration::from_secs(5), "{error:?}");
+    let failed = "mimir_tenant_proxy_requests_total{surface=\"query\",outcome=\"failed\",reason=\"upstream_idle_body\"}";
+    wait_until("it is counted", Duration::from_secs(2), async || {
+        fixture.proxy.metric(failed).await == 1.0
+    })
+    .await;
 }
 
 // A body above its limit is a 413 and never reaches Mimir completely, with and without

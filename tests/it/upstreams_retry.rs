@@ -47,7 +47,9 @@ async fn a_small_push_is_replayed_exactly() {
         }
     }
     assert_eq!(good.bodies(), sent);
-    assert!(bad.bodies().iter().all(|body| sent.iter().any(|sent| sent == body)));
+    let broken = bad.bodies();
+    assert!(broken.len() >= 10, "{}", broken.len());
+    assert!(broken.iter().all(|body| sent.iter().any(|sent| sent == body)));
     assert!(fixture.retries("broken").await >= 10.0);
 }
 

@@ -73,6 +73,7 @@ async fn nothing_expires_before_the_leader_has_watched_for_long_enough() {
     let began = std::time::Instant::now();
     while began.elapsed() < Duration::from_secs(40) {
         let events = fixture.events(&organisation).await;
+        assert!(!events.is_empty(), "the row is there");
         assert!(events.iter().all(|event| event.ended.is_none()), "{events:?}");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

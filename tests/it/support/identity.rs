@@ -3,7 +3,9 @@
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use harness::{Answer, Client, Database, Issuer, Postgres, Proxy, ProxyOptions, samples};
+use harness::{
+    Answer, Client, Database, Issuer, Postgres, Proxy, ProxyOptions, samples, wait_until,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -149,8 +151,14 @@ impl IdentityFixture {
 
     /// The access log's lines with a path, once there are some. Lines are written in batches.
     pub(crate) async fn log_of(&self, path: &str) -> Vec<Value> {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        self.proxy.access_log(path)
+        let mut lines = Vec::new();
+        wait_until(&format!("{path} is in the log"), Duration::from_secs(10), async || {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            lines = self.proxy.access_log(path);
+            !lines.is_empty()
+        })
+        .await;
+        lines
     }
 
     /// The lines of the audit log.
