@@ -289,7 +289,11 @@ impl Rejection {
             Self::Expression(_) => Reason::ExpressionLimit,
             Self::Silence(SilenceFault::ContentType) => Reason::UnsupportedContentType,
             Self::Silence(SilenceFault::Patterns)
-            | Self::RemoteRead(RemoteReadFault::Excess(_)) => Reason::ExpressionLimit,
+            | Self::RemoteRead(
+                RemoteReadFault::Excess(_)
+                | RemoteReadFault::Queries { .. }
+                | RemoteReadFault::Matchers,
+            ) => Reason::ExpressionLimit,
             Self::RemoteRead(RemoteReadFault::Unreadable) => Reason::BodyMalformed,
             Self::Silence(_) => Reason::MalformedSilence,
             Self::Credential(refusal) => refusal.reason(),

@@ -421,6 +421,7 @@ impl Shown for MemoryLimit {
 fn expressions(section: &mut Section<'_>) -> ExpressionLimits {
     let default = ExpressionLimits::default();
     ExpressionLimits {
+        count: section.get("expression_count", default.count, |raw| number(raw, 1, 1_000_000)),
         bytes: section.get("expression_bytes", default.bytes, |raw| size(raw, KIB, GIB).map(bytes)),
         depth: section.get("expression_depth", default.depth, |raw| {
             number(raw, 1, ExpressionLimits::MOST_DEPTH)

@@ -42,6 +42,8 @@ const MOST_CAPTURES: [u64; 2] = [512 << 10, 4 << 20];
 /// below what takes Mimir a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpressionLimits {
+    /// Expressions of one request, and queries of a remote read.
+    pub count: usize,
     pub bytes: usize,
     /// Nesting of parentheses, brackets, braces and signs.
     pub depth: usize,
@@ -73,6 +75,7 @@ impl ExpressionLimits {
 impl Default for ExpressionLimits {
     fn default() -> Self {
         Self {
+            count: 100,
             bytes: 256 << 10,
             depth: 100,
             subqueries: 5,
@@ -87,6 +90,8 @@ impl Default for ExpressionLimits {
 /// What an expression has too much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {
+    /// Expressions of a request.
+    Count,
     Bytes,
     Depth,
     Subqueries,
@@ -156,6 +161,7 @@ impl Measure {
     /// The key in `[limits]` that sets it, if it is not fixed.
     pub fn key(self) -> Option<&'static str> {
         Some(match self {
+            Self::Count => "expression_count",
             Self::Bytes => "expression_bytes",
             Self::Depth => "expression_depth",
             Self::Subqueries => "expression_subqueries",
@@ -173,6 +179,7 @@ impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let most = self.most;
         match self.measure {
+            Measure::Count => write!(f, "is one of more than {most} of the request")?,
             Measure::Bytes => write!(f, "is longer than {most} bytes")?,
             Measure::Depth => {
                 write!(f, "nests parentheses, braces or signs more than {most} deep")?;

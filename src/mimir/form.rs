@@ -162,7 +162,8 @@ impl FormScanner {
         let known = PARAMETERS.into_iter().find(|known| known.as_bytes() == name);
         self.part = match known {
             Some(parameter) => {
-                self.expression.reset();
+                let begun = self.expression.begin_another();
+                begun.map_err(|excess| FormExcess { parameter, excess })?;
                 Part::Expression(parameter)
             }
             None => Part::Other,
@@ -261,6 +262,19 @@ mod tests {
         ] {
             assert_eq!(refused(form), None, "{form}");
         }
+    }
+
+    // Mimir looks the series of each of them up.
+    #[test]
+    fn a_request_has_only_so_many_expressions() {
+        let form = |count: usize| vec!["match[]=up&query=up"; count / 2].join("&");
+        let limits = ExpressionLimits::default();
+        assert_eq!(check_query(&form(100), &limits), Ok(()));
+        assert_eq!(
+            check_query(&form(102), &limits).unwrap_err().to_string(),
+            "invalid parameter \"match[]\": the expression is one of more than 100 of the request \
+             (limits.expression_count)"
+        );
     }
 
     // One request compiles the patterns of all parameters.

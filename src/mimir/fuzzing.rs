@@ -15,6 +15,7 @@ const LIMITS: ExpressionLimits = ExpressionLimits {
     operators: 12,
     nested_terms: 60,
     subquery_points: 5_000,
+    count: 5,
     label_bytes: 4_096,
 };
 

@@ -21,10 +21,17 @@ pub enum RemoteReadFault {
     Unreadable,
     /// It is too long, or its patterns are too large.
     Excess(Excess),
+    /// More queries than this.
+    Queries { most: usize },
+    /// More matchers than [`MOST_MATCHERS`].
+    Matchers,
 }
 
 /// The longest body: what [`ExpressionLimits::bytes`] by default take in Snappy at most.
 pub const MOST_BODY_BYTES: u64 = 320 << 10;
+
+/// The most matchers of all queries. One is two bytes here and some hundred in Mimir.
+const MOST_MATCHERS: usize = 10_000;
 
 /// `ReadRequest.queries`, `Query.matchers` and `LabelMatcher.value`.
 const QUERIES: u32 = 1;
@@ -39,9 +46,18 @@ pub fn check(body: &[u8], limits: &ExpressionLimits) -> Result<(), RemoteReadFau
         return Err(RemoteReadFault::Excess(excess));
     }
     let request = Decoder::new().decompress_vec(body).map_err(|_| RemoteReadFault::Unreadable)?;
-    let mut patterns = Patterns::default();
+    let (mut patterns, mut queries, mut matchers) = (Patterns::default(), 0, 0);
     each(&request, QUERIES, |query| {
+        // Mimir begins them all at the same time.
+        queries += 1;
+        if queries > limits.count {
+            return Err(RemoteReadFault::Queries { most: limits.count });
+        }
         each(query, MATCHERS, |matcher| {
+            matchers += 1;
+            if matchers > MOST_MATCHERS {
+                return Err(RemoteReadFault::Matchers);
+            }
             each(matcher, VALUE, |value| patterns.add([value]).map_err(RemoteReadFault::Excess))
         })
     })
@@ -77,6 +93,10 @@ impl fmt::Display for RemoteReadFault {
         match self {
             Self::Unreadable => f.write_str("the body is not a remote read (Snappy, protobuf)"),
             Self::Excess(excess) => write!(f, "the remote read {excess}"),
+            Self::Queries { most } => {
+                write!(f, "the remote read has more than {most} queries (limits.expression_count)")
+            }
+            Self::Matchers => write!(f, "the remote read has more than {MOST_MATCHERS} matchers"),
         }
     }
 }
@@ -134,6 +154,17 @@ mod tests {
         assert_eq!(measure(&field(1, &twice)), Some(Measure::Patterns));
         let longer = "x".repeat(300_000);
         assert_eq!(measure(&request(&[&longer])), Some(Measure::Bytes));
+    }
+
+    #[test]
+    fn a_remote_read_has_only_so_many_queries_and_matchers() {
+        let most = ExpressionLimits::default().count;
+        assert_eq!(checked(&request(&["up"]).repeat(most)), Ok(()));
+        let more = request(&["up"]).repeat(most + 1);
+        assert_eq!(checked(&more), Err(RemoteReadFault::Queries { most }));
+        let empty = |matchers: usize| field(1, &field(3, b"").repeat(matchers));
+        assert_eq!(checked(&empty(MOST_MATCHERS)), Ok(()));
+        assert_eq!(checked(&empty(MOST_MATCHERS + 1)), Err(RemoteReadFault::Matchers));
     }
 
     #[test]

@@ -113,6 +113,8 @@ const BRACKETS: usize = 48;
 pub struct Scanner {
     limits: ExpressionLimits,
     state: State,
+    /// Expressions that were begun by [`Scanner::begin_another`].
+    begun: usize,
     bytes: usize,
     operators: usize,
     nested_terms: usize,
@@ -154,6 +156,7 @@ impl Scanner {
         Self {
             limits: *limits,
             state: State::Plain,
+            begun: 0,
             bytes: 0,
             operators: 0,
             nested_terms: 0,
@@ -180,11 +183,16 @@ impl Scanner {
     }
 
     /// Begins another expression of the same request. What patterns cost adds up.
-    pub fn reset(&mut self) {
+    pub fn begin_another(&mut self) -> Result<(), Excess> {
+        let begun = self.begun + 1;
+        if begun > self.limits.count {
+            return Err(self.excess(Measure::Count));
+        }
         let pattern_weight = self.pattern_weight;
         self.end_captures();
         let captures = self.captures;
-        *self = Self { pattern_weight, captures, ..Self::new(&self.limits) };
+        *self = Self { begun, pattern_weight, captures, ..Self::new(&self.limits) };
+        Ok(())
     }
 
     fn end_captures(&mut self) {
@@ -560,6 +568,7 @@ impl Scanner {
     fn excess(&self, measure: Measure) -> Excess {
         let limits = &self.limits;
         let most = match measure {
+            Measure::Count => limits.count,
             Measure::Bytes => limits.bytes,
             Measure::Depth => limits.depth,
             Measure::Subqueries => limits.subqueries,

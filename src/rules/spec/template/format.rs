@@ -81,6 +81,7 @@ impl Template {
             operators: usize::MAX,
             nested_terms: usize::MAX,
             subquery_points: usize::MAX,
+            count: 1,
             label_bytes: usize::MAX,
         };
         Self { expression: Some(String::new()), scanner: Scanner::new(&limits) }
