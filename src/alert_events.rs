@@ -24,6 +24,7 @@
 //! | a message (the ruler could not reach us, or we had no room) | the next repetition, within a minute |
 //! | the buffer of a copy that was killed | likewise: firing alerts and those that ended within 15 minutes |
 //! | Postgres, for however long | the buffer keeps all of it, one entry an alert, while there is room |
+//! | another copy, or its way to Postgres | nothing expires until it is back, or gone for ten minutes ([`reception`]) |
 //! | the ruler, or its way to us | nothing is reported: the event expires, and the next report revives it |
 //!
 //! # What protects the others
@@ -40,6 +41,7 @@ mod heard;
 mod merge;
 mod message;
 mod receiver;
+mod reception;
 mod seldom;
 mod watch;
 mod writer;
@@ -48,11 +50,14 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
+use tokio::sync::watch as watch_channel;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use buffer::{Buffer, MOST_BYTES};
 use heard::Heard;
 use receiver::{Posts, SecretDigest};
+use reception::Reception;
 use seldom::Seldom;
 use watch::EventWatch;
 use writer::{KnownOrganisations, Writer};
@@ -60,7 +65,7 @@ use writer::{KnownOrganisations, Writer};
 use crate::clock::Clock;
 use crate::config::AlertEventsConfig;
 use crate::election::LeaderTask;
-use crate::store::Store;
+use crate::store::{Store, UsesWritten};
 use crate::telemetry::AlertEventMetrics;
 use crate::tenancy::TenantTemplate;
 
@@ -73,6 +78,7 @@ pub struct AlertEvents {
     /// For the leader of the rules.
     pub watch: Arc<dyn LeaderTask>,
     writer: Writer,
+    reception: Arc<Reception>,
 }
 
 /// What it is made of.
@@ -83,13 +89,16 @@ pub struct Parts {
     pub runtime: Handle,
     pub template: TenantTemplate,
     pub last_used_interval: std::time::Duration,
+    /// Which uses of device keys are written.
+    pub uses: watch_channel::Receiver<UsesWritten>,
     pub clock: Clock,
     pub metrics: Arc<AlertEventMetrics>,
 }
 
 impl AlertEvents {
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, store, runtime, template, last_used_interval, clock, metrics } = parts;
+        let Parts { config, store, runtime, template, last_used_interval, uses, clock, metrics } =
+            parts;
         // While Postgres is away alerts end and others begin.
         let buffer = Arc::new(Buffer::new(config.max_open.saturating_mul(2), MOST_BYTES));
         let organisations = Arc::new(KnownOrganisations::default());
@@ -106,6 +115,13 @@ impl AlertEvents {
             logged: Seldom::default(),
             heard: Arc::clone(&heard),
         };
+        let reception = Arc::new(Reception {
+            id: Uuid::new_v4(),
+            store: store.clone(),
+            buffer: Arc::clone(&buffer),
+            heard,
+            uses,
+        });
         let writer = Writer {
             buffer,
             organisations,
@@ -116,12 +132,21 @@ impl AlertEvents {
             logged: Seldom::default(),
         };
         let logged = Seldom::default();
-        let watch = EventWatch { store, config, last_used_interval, metrics, logged, heard };
-        Self { receiver: Arc::new(receiver), watch: Arc::new(watch), writer }
+        let watch = EventWatch {
+            store,
+            config,
+            last_used_interval,
+            metrics,
+            logged,
+            reception: Arc::clone(&reception),
+        };
+        Self { receiver: Arc::new(receiver), watch: Arc::new(watch), writer, reception }
     }
 
     /// Writes until it is cancelled.
     pub async fn run(self, cancelled: CancellationToken) {
-        self.writer.run(cancelled).await;
+        let noting = self.reception.run(cancelled.clone());
+        tokio::join!(self.writer.run(cancelled), noting);
+        self.reception.end().await;
     }
 }

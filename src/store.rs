@@ -7,6 +7,7 @@
 //! Nothing from the database is trusted to be right: a row that cannot be read is left out, with a
 //! line in the log, and does not affect others.
 
+mod alert_event_copies;
 mod alert_events;
 mod alert_rule_guard;
 mod alert_rule_leader;
@@ -49,6 +50,7 @@ use tokio::time::timeout;
 use crate::config::{DatabaseConfig, TablesRead};
 
 pub use crate::labels::NotificationState;
+pub use alert_event_copies::{CopyState, UsesWritten, Watch};
 pub use alert_events::{
     AlertChanges, AlertEventRow, AlertKey, AlertStart, AlertWriteError, AskedAlert, EndedBecause,
     LoadedAlerts, Millis, Overdue, OverdueBounds, OverdueStart, Pairs, StoredAlertEvent,

@@ -6,9 +6,11 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::merge::{ReportedStart, Reports};
 use super::message::{Report, bytes};
@@ -49,6 +51,8 @@ struct Pending {
     /// The alert that was taken last. The next one is the one after it: one that is given back again and again, because
     /// the database does not take it, keeps back no other.
     taken_last: Option<String>,
+    /// Since when each alert has something that is not written.
+    since: HashMap<String, Instant>,
     /// Also of what is being written.
     bytes: usize,
     being_written: usize,
@@ -104,6 +108,7 @@ impl Buffer {
                 refused += 1;
                 continue;
             }
+            pending.since.entry(report.fingerprint.clone()).or_insert_with(Instant::now);
             let starts = pending.alerts.entry(report.fingerprint).or_default();
             let start = starts.entry(report.start).or_default();
             start.join(report.reported);
@@ -164,14 +169,19 @@ impl Buffer {
     }
 
     /// These were written, or cannot be: the room that they took is free.
-    pub(crate) fn free(&self, sizes: &[(OrganisationId, usize)]) {
+    pub(crate) fn free(&self, sizes: &[(AlertKey, usize)]) {
         let mut state = self.state.lock();
         let state = &mut *state;
-        for (organisation, size) in sizes {
+        for (AlertKey { organisation, fingerprint }, size) in sizes {
             state.bytes = state.bytes.saturating_sub(*size);
             if let Some(pending) = state.organisations.get_mut(organisation) {
                 pending.bytes = pending.bytes.saturating_sub(*size);
                 pending.being_written = pending.being_written.saturating_sub(1);
+                pending.since.remove(fingerprint);
+                if pending.alerts.contains_key(fingerprint) {
+                    // It came meanwhile.
+                    pending.since.insert(fingerprint.clone(), Instant::now());
+                }
                 if pending.alerts.is_empty() && pending.being_written == 0 {
                     state.organisations.remove(organisation);
                 }
@@ -212,6 +222,15 @@ impl Buffer {
             .sum()
     }
 
+    /// Organisations of which something has waited for longer than that.
+    pub(crate) fn waiting(&self, longer: Duration) -> Vec<OrganisationId> {
+        let now = Instant::now();
+        let state = self.state.lock();
+        let has_waited = |pending: &Pending| pending.since.values().any(|at| *at + longer < now);
+        let waiting = state.organisations.iter().filter(|(_, pending)| has_waited(pending));
+        waiting.map(|(organisation, _)| organisation.clone()).collect()
+    }
+
     #[cfg(test)]
     fn bytes(&self) -> usize {
         self.state.lock().bytes
@@ -219,9 +238,9 @@ impl Buffer {
 }
 
 impl Batch {
-    /// Whose room each of its alerts takes, and how much.
-    pub(crate) fn sizes(&self) -> Vec<(OrganisationId, usize)> {
-        let one = |reports: &Reports| (reports.key.organisation.clone(), size_of(reports));
+    /// How much room each of its alerts takes.
+    pub(crate) fn sizes(&self) -> Vec<(AlertKey, usize)> {
+        let one = |reports: &Reports| (reports.key.clone(), size_of(reports));
         self.reports.iter().map(one).collect()
     }
 }
@@ -293,6 +312,31 @@ mod tests {
         );
         buffer.free(&batch.sizes());
         assert_eq!(buffer.add(&organisation("a"), reports(20..25, 1)), 1);
+    }
+
+    // The leader must not take an alert for one that is over because its report waits here.
+    #[tokio::test(start_paused = true)]
+    async fn it_is_known_whose_reports_have_waited_for_long() {
+        let buffer = Buffer::new(100, MOST_BYTES);
+        let (a, b) = (organisation("a"), organisation("b"));
+        let (long, pause) = (Duration::from_secs(30), Duration::from_secs(20));
+        buffer.add(&a, reports(0..2, 10));
+        tokio::time::advance(pause).await;
+        buffer.add(&a, reports(0..2, 10));
+        buffer.add(&b, reports(0..1, 10));
+        assert_eq!(buffer.waiting(long), []);
+        tokio::time::advance(pause).await;
+        assert_eq!(buffer.waiting(long), [a.clone()], "by its first report");
+        let batch = buffer.take(1);
+        assert_eq!(buffer.waiting(long), [a.clone()]);
+        buffer.give_back(batch);
+        let batch = buffer.take(10);
+        assert_eq!(buffer.waiting(long), [a.clone()], "also while it is written");
+        buffer.add(&a, reports(0..1, 10));
+        buffer.free(&batch.sizes());
+        assert_eq!(buffer.waiting(long), [], "what came meanwhile waits since then");
+        tokio::time::advance(pause * 2).await;
+        assert_eq!(buffer.waiting(long), [a]);
     }
 
     // Seen: a batch of long alerts took longer on a slow link than a query may take, and was tried again for

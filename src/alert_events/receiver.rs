@@ -371,7 +371,7 @@ mod tests {
         format!(r#"{{"startsAt":"2025-11-24T16:00:00Z","labels":{{"alertname":"{name}"}}}}"#)
     }
 
-    /// Posts a body to a receiver that has heard nothing before. Gives the status, and to whom it is deaf since.
+    /// Posts a body to a receiver that has heard nothing before. Gives the status, and to whom it is deaf.
     async fn post_to(
         receiver: &Arc<Receiver>,
         tenant: &str,
@@ -383,11 +383,12 @@ mod tests {
             .header(TENANT_HEADER, tenant)
             .body(Body::from(body));
         let answer = receive(State(Arc::clone(receiver)), request.unwrap()).await;
-        let deaf_to = match receiver.heard.seconds(&OrganisationId::parse(TENANT).unwrap()) {
-            (None, None) => None,
-            (None, Some(_)) => Some(TENANT),
-            (Some(_), None) => Some("all"),
-            (Some(_), Some(_)) => Some("both"),
+        let (to_all, some) = receiver.heard.deaf();
+        let deaf_to = match (to_all, some.contains(&OrganisationId::parse(TENANT).unwrap())) {
+            (false, false) => None,
+            (false, true) => Some(TENANT),
+            (true, false) => Some("all"),
+            (true, true) => Some("both"),
         };
         (answer.status().as_u16(), deaf_to)
     }

@@ -3,7 +3,8 @@
 //!
 //! Silence means something only if a report could have arrived. So the leader notes in the database since
 //! when a leader has been watching without a break; while the database is away, or no copy leads,
-//! nothing is noted. What could not have been reported since then is not judged.
+//! nothing is noted. What could not have been reported since then is not judged. Nor does the leader judge while
+//! another copy may have what is not yet written ([`super::reception`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,8 +16,9 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::batch_size::BatchSize;
-use super::heard::{Heard, WatchedFor};
 use super::merge::{self, ReportedStart, Reports};
+use super::message::LONGEST_VALID;
+use super::reception::{BREAK, Reception};
 use super::seldom::Seldom;
 use super::writer::whole;
 use crate::config::AlertEventsConfig;
@@ -34,9 +36,6 @@ use crate::tenancy::OrganisationId;
 const INTERVAL: Duration = Duration::from_secs(5);
 /// How often devices are: that reads all organisations.
 const DEVICE_INTERVAL: Duration = Duration::from_secs(15);
-/// A longer break in watching is one in which reports may have been lost. A change of the leader takes
-/// seconds, a restart of the only copy a little longer.
-const BREAK: Duration = Duration::from_secs(60);
 /// An alert is given up so long after its time: clocks differ, and reports wait to be written.
 const GRACE: Duration = Duration::from_secs(15);
 /// An open event of which no start is stored is taken for one that is reported now, and holds for so long:
@@ -62,8 +61,8 @@ pub(crate) struct EventWatch {
     pub(crate) metrics: Arc<AlertEventMetrics>,
     /// What is wrong with an organisation.
     pub(crate) logged: Seldom<(String, String)>,
-    /// What the receiver of this copy has heard.
-    pub(crate) heard: Arc<Heard>,
+    /// Of this copy, of which the leader wants to know the latest.
+    pub(crate) reception: Arc<Reception>,
 }
 
 impl LeaderTask for EventWatch {
@@ -73,7 +72,7 @@ impl LeaderTask for EventWatch {
             let mut was_failing = false;
             let now = Instant::now();
             let expiry = Expiry { size: BatchSize::new(MOST_EXPIRED), passed_over: 0 };
-            let mut next = Next { devices: now, purge: now, expiry };
+            let mut next = Next { devices: now, purge: now, expiry, unheard: 0 };
             loop {
                 // The lease first: a write that is begun is not begun without it, and dropped with it.
                 let Ok(checked) = lease.during(self.check(&mut next)).await else { return };
@@ -98,6 +97,8 @@ struct Next {
     devices: Instant,
     purge: Instant,
     expiry: Expiry,
+    /// Copies of which nothing was known at the last check.
+    unheard: u64,
 }
 
 /// How far the giving up of alerts has come.
@@ -119,17 +120,27 @@ impl Drop for OpenGauges<'_> {
 
 impl EventWatch {
     async fn check(&self, next: &mut Next) -> Result<(), StoreError> {
-        let watched_for = self.store.watch_alert_events(BREAK).await?;
+        self.reception.note().await?;
+        let watch = self.store.watch_alert_events(BREAK, self.uses_late()).await?;
+        if watch.unheard > next.unheard {
+            let copies = watch.unheard;
+            tracing::info!(copies, "Copies have stopped or are not heard: no alert events expire");
+        }
+        next.unheard = watch.unheard;
         // Whatever becomes of one part, the others have their turn.
-        // Devices do not depend on rulers.
-        let heard = self.heard.watched_for();
-        let heard = WatchedFor { all: heard.all.min(watched_for), ..heard };
-        let expired = self.expire_all(&heard, &mut next.expiry).await;
+        let expired = self.expire_all(watch.seconds, &mut next.expiry).await;
+        // Devices do not depend on rulers, but their uses may not be written yet.
+        let watched_for = if watch.behind > 0 { 0.0 } else { watch.seconds };
         let checked = self.check_due_devices(watched_for, next).await;
         let purged = self.purge(next).await;
         let counted = self.count_open().await;
         expired?;
         checked.and(purged).and(counted)
+    }
+
+    /// How late the last use of a device key may be written, without anything being wrong.
+    fn uses_late(&self) -> Duration {
+        self.last_used_interval + BREAK
     }
 
     async fn check_due_devices(&self, watched_for: f64, next: &mut Next) -> Result<(), StoreError> {
@@ -149,6 +160,8 @@ impl EventWatch {
                 next.purge = Instant::now() + PURGE_INTERVAL;
             }
             purged?;
+            let longest = Duration::from_millis(LONGEST_VALID.unsigned_abs());
+            self.store.forget_alert_event_gaps(longest).await?;
         }
         Ok(())
     }
@@ -162,17 +175,12 @@ impl EventWatch {
 
     /// Gives up alerts in several transactions. One that fails is smaller the next time. One alert that fails alone
     /// keeps back no other, whatever the error: it is passed over, and tried again when the others are done.
-    async fn expire_all(
-        &self,
-        watched_for: &WatchedFor,
-        expiry: &mut Expiry,
-    ) -> Result<(), StoreError> {
-        let WatchedFor { all, some } = watched_for;
+    async fn expire_all(&self, watched_for: f64, expiry: &mut Expiry) -> Result<(), StoreError> {
         for _ in 0..MOST_EXPIRIES {
             let Expiry { size, passed_over } = &mut *expiry;
             let (events, bytes) = (size.get(), MOST_EXPIRED_BYTES);
             let most = OverdueBounds { events, bytes, passed_over: *passed_over };
-            let overdue = self.store.overdue_alerts(GRACE, *all, some, most).await;
+            let overdue = self.store.overdue_alerts(GRACE, watched_for, most).await;
             let overdue = overdue.inspect_err(|_| size.was_too_much(events))?;
             if overdue.events == 0 {
                 *passed_over = 0;
@@ -240,8 +248,7 @@ impl EventWatch {
     async fn check_devices(&self, watched_for: f64) -> Result<(), StoreError> {
         let limits = self.store.silence_limits().await?;
         let limits = self.read(limits);
-        let allowance = self.last_used_interval + BREAK;
-        let max_open = self.config.max_open;
+        let (allowance, max_open) = (self.uses_late(), self.config.max_open);
         let changes =
             self.store.update_silent_devices(limits, allowance, watched_for, max_open).await?;
         self.metrics.begun.increment(changes.begun);

@@ -18,7 +18,7 @@ use super::seldom::Seldom;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::labels::AlertDrop;
-use crate::store::{AlertWriteError, Store, StoreError};
+use crate::store::{AlertKey, AlertWriteError, Store, StoreError};
 use crate::telemetry::AlertEventMetrics;
 use crate::tenancy::OrganisationId;
 
@@ -164,7 +164,7 @@ impl Writer {
             Err(AlertWriteError::Refused(problem)) => {
                 pace.size.was_too_much(sizes.len());
                 match sizes.as_slice() {
-                    [(organisation, _)] if pace.refused < MOST_REFUSED => {
+                    [(AlertKey { organisation, .. }, _)] if pace.refused < MOST_REFUSED => {
                         pace.refused += 1;
                         self.buffer.free(&sizes);
                         self.drop_refused(organisation, &problem);

@@ -44,6 +44,7 @@ impl Events {
             runtime: runtime.handle().clone(),
             template: config.tenancy.template.clone(),
             last_used_interval: database.last_used_interval,
+            uses: database.device_keys.uses_written(),
             clock: clock.clone(),
             metrics: Arc::new(AlertEventMetrics::register()),
         });

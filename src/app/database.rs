@@ -30,7 +30,7 @@ pub(super) struct Database {
     pub(super) memberships: Option<Arc<Memberships>>,
     /// The organisations, if there is a table of all of them.
     pub(super) organisations: Option<Arc<Organisations>>,
-    device_keys: Arc<DeviceKeys>,
+    pub(super) device_keys: Arc<DeviceKeys>,
     pub(super) revocations: Arc<Revocations>,
     sessions: Option<Arc<Sessions>>,
     queues: Queues,

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::principal::{Device, Principal};
@@ -24,7 +25,7 @@ use crate::clock::Clock;
 use crate::config::DatabaseConfig;
 use crate::directory::{CachePolicy, Directory, Found, Origin, Queue};
 use crate::labels::LookupKind;
-use crate::store::{DeviceKeyRow, Feed, KeyHash, Store};
+use crate::store::{DeviceKeyRow, Feed, KeyHash, Store, UsesWritten};
 use crate::telemetry::Metrics;
 
 use guess_delay::GuessDelay;
@@ -190,6 +191,11 @@ impl DeviceKeys {
             self.any.run(queue.any, read_any, cancelled.clone()),
             self.uses.run(&store, every, &self.metrics, cancelled),
         );
+    }
+
+    /// Tells which uses of keys are written.
+    pub fn uses_written(&self) -> watch::Receiver<UsesWritten> {
+        self.uses.written()
     }
 
     // First whether there is any: a key that has become unknown is held against that.

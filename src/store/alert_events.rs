@@ -497,43 +497,25 @@ impl Store {
             .bind(column(|start| start.expired_at))
     }
 
-    /// Notes that a leader watches, and gives for how many seconds that has been so without a break of
-    /// more than `gap`.
-    pub async fn watch_alert_events(&self, gap: Duration) -> Result<f64, StoreError> {
-        let sql = format!(
-            "update {} set watched_at = now(), watching_since = case \
-                 when watched_at > now() - make_interval(secs => $1) then watching_since else now() end \
-             returning extract(epoch from now() - watching_since)::float8 as seconds",
-            self.own("alert_event_watch")
-        );
-        self.fetch(statement(sql).bind(gap.as_secs_f64()), |rows| {
-            let row = rows.first().ok_or_else(|| {
-                StoreError::Unfit("the row of alert_event_watch is missing".to_owned())
-            })?;
-            Ok(row.try_get("seconds")?)
-        })
-        .await
-    }
-
     /// Alerts of open events whose time is over by more than `grace`, with the starts that are to be
     /// given up. Only those that would have been reported again by now: a leader that has watched for
-    /// less than an alert's own time knows nothing yet. That is `watched_for` seconds, and of some organisations
-    /// perhaps fewer. Events without a start come with one that is lost.
+    /// less than an alert's own time knows nothing yet. That is `watched_for` seconds, and no more than since the
+    /// last gap in which reports of the organisation may not have arrived. Events without a start come with one that
+    /// is lost.
     pub async fn overdue_alerts(
         &self,
         grace: Duration,
         watched_for: f64,
-        of_organisations: &[(OrganisationId, f64)],
         most: OverdueBounds,
     ) -> Result<Overdue, StoreError> {
         let (events, starts) = (self.own("alert_event"), self.own("alert_event_start"));
         let sql = format!(
             "with found as (select event.id from {events} as event left join {starts} as start on start.event_id = event.id \
-                 left join unnest($6::text[], $7::float8[]) as watched(organisation, seconds) \
-                     on watched.organisation = event.organisation_id \
+                 left join {gaps} as gap on gap.organisation_id in ('', event.organisation_id) \
                  where event.state = 'firing' and event.kind = 'alert' group by event.id \
                  having count(start.event_id) = 0 or (max(start.valid_until) < now() - make_interval(secs => $1) \
-                 and max(extract(epoch from start.valid_until - start.firing_seen_at))::float8 < least($2, min(watched.seconds))) \
+                 and max(extract(epoch from start.valid_until - start.firing_seen_at))::float8 \
+                     < least($2, extract(epoch from now() - max(gap.ended_at))::float8)) \
                  order by event.id limit $3 offset $5), \
              measured as (select event.id, sum(octet_length(event.labels::text) + octet_length(event.annotations::text)) \
                      over (order by event.id rows between unbounded preceding and 1 preceding) as before \
@@ -545,13 +527,11 @@ impl Store {
              where start.event_id is null or start.valid_until is not null",
             millis_of("coalesce(start.started_at, event.started_at)", "at"),
             millis_of("coalesce(start.valid_until, now())", "until"),
+            gaps = self.own("alert_event_gap"),
         );
         let query = statement(sql).bind(grace.as_secs_f64()).bind(watched_for);
         let bigint = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         let query = query.bind(bigint(most.events)).bind(most.bytes).bind(bigint(most.passed_over));
-        let watched = of_organisations.iter().map(|(of, seconds)| (of.to_string(), *seconds));
-        let (organisations, seconds): (Vec<String>, Vec<f64>) = watched.unzip();
-        let query = query.bind(organisations).bind(seconds);
         self.fetch(query, |rows| {
             let read = |row: &PgRow| -> Result<Option<OverdueStart>, sqlx::Error> {
                 let Some(key) = read_key(row)? else { return Ok(None) };

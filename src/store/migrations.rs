@@ -16,7 +16,7 @@ use super::{Store, StoreError, queries};
 use crate::config::{DatabaseConfig, TablesRead};
 
 /// The steps, in order. One that has been released is never changed.
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     Step {
         version: 1,
         name: "identity",
@@ -109,6 +109,12 @@ const STEPS: [Step; 13] = [
         name: "indexes",
         sql: include_str!("../../migrations/0013_indexes.sql"),
         tables: &[],
+    },
+    Step {
+        version: 14,
+        name: "alert_event_copies",
+        sql: include_str!("../../migrations/0014_alert_event_copies.sql"),
+        tables: &["alert_event_copy", "alert_event_gap"],
     },
 ];
 

@@ -41,7 +41,7 @@ const fn need(
     Need { table, when, rights }
 }
 
-const NEEDS: [Need; 23] = [
+const NEEDS: [Need; 25] = [
     need("organisation", |config, _| config.queries.organisation.is_none(), READ),
     // A key's organisation is noted where members are read elsewhere.
     need(
@@ -97,6 +97,8 @@ const NEEDS: [Need; 23] = [
     need("notification_sync", |_, tables| tables.channels, ALL),
     need("alert_event", |_, tables| tables.events, ALL),
     need("alert_event_start", |_, tables| tables.events, ALL),
+    need("alert_event_copy", |_, tables| tables.events, ALL),
+    need("alert_event_gap", |_, tables| tables.events, ALL),
     need(
         "alert_event_watch",
         |_, tables| tables.events,

@@ -1,6 +1,7 @@
 //! Alert events: an alert that fires in Mimir's ruler, or a silent device, is a row. This file has the
 //! common fixture.
 
+mod copies;
 mod life;
 mod posts;
 mod rows;

@@ -241,6 +241,7 @@ async fn every_right_that_the_role_lacks_is_told_at_once() {
         "delete on alert_rule_tombstone",
         "insert, update, delete on notification_sync",
         "insert, update, delete on alert_event;",
+        "insert, update, delete on alert_event_copy",
         "update on alert_event_watch",
         &role,
     ] {

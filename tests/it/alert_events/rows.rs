@@ -54,6 +54,8 @@ async fn members_read_their_organisations_events_and_nobody_writes_any() {
         "insert into alert_event (organisation_id, kind, fingerprint, state, started_at) values ('x', 'alert', 'x', 'firing', now())",
         "select * from alert_event_start",
         "select * from alert_event_watch",
+        "select * from alert_event_copy",
+        "delete from alert_event_gap",
         "delete from alert_event_start",
         "update organisation set id = 'x'",
         "update organisation set name = 'x'",

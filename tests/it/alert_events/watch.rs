@@ -9,21 +9,21 @@ use super::{Event, EventsFixture, SOON, alert, events_fixture, events_fixture_on
 use crate::support::responses::ok;
 
 /// As if a leader had been watching for some seconds.
-async fn watching_for(fixture: &EventsFixture, seconds: u32) {
+pub(super) async fn watching_for(fixture: &EventsFixture, seconds: u32) {
     let sql = format!(
         "update alert_event_watch set watching_since = now() - interval '{seconds} seconds', watched_at = now()"
     );
     fixture.database().execute(&sql).await;
 }
 
-async fn is_leading(fixture: &EventsFixture) {
+pub(super) async fn is_leading(fixture: &EventsFixture) {
     let leads =
         async || fixture.identity.proxy.metric("mimir_tenant_proxy_rules_leader").await == 1.0;
     wait_until("it leads", SOON, leads).await;
 }
 
 /// How long the leader takes to see something: its interval, and what it adds for clocks.
-const SEEN: Duration = Duration::from_secs(40);
+pub(super) const SEEN: Duration = Duration::from_secs(40);
 
 // Decision 30: what is not reported any more has expired, and is revived by the next report.
 #[tokio::test(flavor = "multi_thread")]
@@ -97,7 +97,7 @@ async fn nothing_expires_while_all_posts_are_refused() {
         .post(super::PATH, json!([firing("Hot", "hub", now())]).to_string())
         .await;
     assert_eq!(refused.status, 401);
-    overdue(&fixture, &organisation).await;
+    overdue(&fixture, &organisation, 4).await;
     let began = std::time::Instant::now();
     while began.elapsed() < Duration::from_secs(20) {
         let events = fixture.events(&organisation).await;
@@ -122,7 +122,7 @@ async fn posts_of_which_nothing_is_taken_keep_only_the_events_of_their_organisat
     long["annotations"]["summary"] = json!("x".repeat(70_000));
     assert_eq!(fixture.post(&a, &[long]).await.status, 400);
     for organisation in [&a, &b] {
-        overdue(&fixture, organisation).await;
+        overdue(&fixture, organisation, 4).await;
     }
     let expired =
         |events: &[Event]| events.iter().any(|event| event.because.as_deref() == Some("expired"));
@@ -134,36 +134,36 @@ async fn posts_of_which_nothing_is_taken_keep_only_the_events_of_their_organisat
     fixture.wait_events("it expires", &a, SEEN, expired).await;
 }
 
-/// An open event whose time is over by more than what is added for clocks.
-async fn overdue(fixture: &EventsFixture, organisation: &str) {
+/// An open event whose time is over by more than what is added for clocks. Its report was to hold for so many seconds.
+pub(super) async fn overdue(fixture: &EventsFixture, organisation: &str, holds: u32) {
     let sql = format!(
         "with event as (insert into alert_event (organisation_id, kind, fingerprint, labels, state, started_at) \
              values ('{organisation}', 'alert', '0123456789abcdef', '{{}}', 'firing', now() - interval '60 seconds') returning *) \
          insert into alert_event_start (organisation_id, fingerprint, started_at, event_id, valid_until, firing_seen_at) \
-         select organisation_id, fingerprint, started_at, id, now() - interval '50 seconds', now() - interval '54 seconds' from event"
+         select organisation_id, fingerprint, started_at, id, now() - interval '50 seconds', now() - interval '50 seconds' - interval '{holds} seconds' from event"
     );
     fixture.database().execute(&sql).await;
 }
 
-struct Device {
+pub(super) struct Device {
     id: String,
     client: Client,
 }
 
 impl Device {
-    async fn new(fixture: &EventsFixture, organisation: &str, name: &str) -> Self {
+    pub(super) async fn new(fixture: &EventsFixture, organisation: &str, name: &str) -> Self {
         let body = json!({"name": name, "scopes": ["metrics:read"]});
         let key: Value = fixture.identity.device_key(organisation, body).await;
         let client = fixture.identity.proxy.client().bearer(key["key"].as_str().unwrap());
         Self { id: key["id"].as_str().unwrap().to_owned(), client }
     }
 
-    async fn report(&self) {
+    pub(super) async fn report(&self) {
         assert_eq!(self.client.get("/prometheus/api/v1/query?query=up").await.status, 200);
     }
 
     /// As if it had reported that many minutes ago for the last time.
-    async fn last_used(&self, fixture: &EventsFixture, minutes: u32) {
+    pub(super) async fn last_used(&self, fixture: &EventsFixture, minutes: u32) {
         let id = &self.id;
         let sql = format!(
             "update device_key set last_used_at = now() - interval '{minutes} minutes' where id = '{id}'"
@@ -172,7 +172,7 @@ impl Device {
     }
 }
 
-async fn silent_after(fixture: &EventsFixture, organisation: &str, after: Option<&str>) {
+pub(super) async fn silent_after(fixture: &EventsFixture, organisation: &str, after: Option<&str>) {
     let after = after.map_or("null".to_owned(), |after| format!("'{after}'"));
     let sql = format!(
         "update organisation set device_silent_after = {after} where id = '{organisation}'"
@@ -436,7 +436,8 @@ async fn an_event_whose_starts_are_lost_goes_on_and_ends() {
     })
     .await;
     let pass = "update alert_event_start set firing_seen_at = now() - interval '20 minutes',
-                    valid_until = now() - interval '1 minute' where resolved_at is null";
+                    valid_until = now() - interval '1 minute' where resolved_at is null;
+                update alert_event_gap set ended_at = now() - interval '1 hour'";
     fixture.database().execute(pass).await;
     let both = |events: &[Event]| {
         let because = events.iter().filter_map(|event| event.because.as_deref());
