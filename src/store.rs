@@ -87,7 +87,7 @@ pub use revocations::{
     ListedRevocation, MOST_REVOCATIONS_DELETED, MOST_REVOCATIONS_LISTED, NewRevocation,
     RevocationKind, RevocationRow,
 };
-pub use silent_devices::{RefusedSilences, SilenceChanges, SilenceLimits};
+pub use silent_devices::{RefusedSilences, SilenceBounds, SilenceChanges, SilenceLimits};
 
 use connect::Server;
 use identity::Identity;

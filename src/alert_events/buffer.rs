@@ -22,9 +22,9 @@ pub(crate) const MOST_BYTES: usize = 64 << 20;
 /// What a report takes beside its texts.
 const LEAST_BYTES: usize = 256;
 /// Bytes that are taken together: they have to pass to Postgres within a query's time, however slow the way.
-/// A single alert may be longer.
 const MOST_TAKEN_BYTES: usize = 1 << 20;
-/// Alerts of one organisation that are taken before another one's turn.
+/// Starts of one organisation's alerts that are taken before another one's turn, or few more. So many of one alert are
+/// taken at once, its latest first.
 const TURN: usize = 50;
 
 pub(crate) struct Buffer {
@@ -133,38 +133,55 @@ impl Buffer {
         }
     }
 
-    /// Takes some alerts, of each organisation in turn: at most so many, and not too many bytes.
+    /// Takes some starts of alerts, of each organisation in turn: at most so many, and not too many bytes. An alert that
+    /// began very often while Postgres was away is taken in parts.
     pub(crate) fn take(&self, most: usize) -> Batch {
         let mut state = self.state.lock();
         let state = &mut *state;
-        let mut reports = Vec::new();
-        let (mut bytes, mut is_full) = (0, false);
-        while reports.len() < most && !is_full {
+        let (mut reports, mut later) = (Vec::new(), Vec::new());
+        let (mut taken, mut bytes, mut is_full) = (0, 0, false);
+        while taken < most && !is_full {
             let Some(organisation) = state.turns.pop_front() else { break };
             let Some(pending) = state.organisations.get_mut(&organisation) else { continue };
-            let before = reports.len();
-            for _ in 0..TURN.min(most - before) {
+            let (before, mut is_in_parts) = (taken, false);
+            while taken < most && taken - before < TURN && !is_in_parts {
                 let Some((fingerprint, starts)) = pending.next() else { break };
-                let more: usize = starts.values().map(size).sum();
-                is_full = !reports.is_empty() && bytes + more > MOST_TAKEN_BYTES;
-                if is_full {
+                let fingerprint = fingerprint.clone();
+                let (mut part, mut more) = (0, 0);
+                for start in starts.values().rev().take(TURN.min(most - taken)) {
+                    is_full = taken + part > 0 && bytes + more + size(start) > MOST_TAKEN_BYTES;
+                    if is_full {
+                        break;
+                    }
+                    (part, more) = (part + 1, more + size(start));
+                }
+                if part == 0 {
                     break;
                 }
-                bytes += more;
-                let next = fingerprint.clone();
-                let Some((fingerprint, starts)) = pending.alerts.remove_entry(&next) else { break };
-                pending.taken_last = Some(next);
+                let Some(mut starts) = pending.alerts.remove(&fingerprint) else { break };
+                let first = starts.keys().rev().nth(part - 1).copied();
+                let last = first.map(|at| starts.split_off(&at)).unwrap_or_default();
+                is_in_parts = !starts.is_empty();
+                if is_in_parts {
+                    pending.alerts.insert(fingerprint.clone(), starts);
+                }
+                (taken, bytes) = (taken + part, bytes + more);
+                pending.taken_last = Some(fingerprint.clone());
                 pending.being_written += 1;
                 let key = AlertKey { organisation: organisation.clone(), fingerprint };
-                reports.push(Reports { key, starts });
+                reports.push(Reports { key, starts: last });
             }
-            if is_full && reports.len() == before {
+            if is_full && taken == before {
                 // Its turn is the next one.
                 state.turns.push_front(organisation);
+            } else if is_in_parts {
+                // An alert is in a batch once.
+                later.push(organisation);
             } else if !pending.alerts.is_empty() {
                 state.turns.push_back(organisation);
             }
         }
+        state.turns.extend(later);
         Batch { reports }
     }
 
@@ -238,6 +255,11 @@ impl Buffer {
 }
 
 impl Batch {
+    /// How many starts of alerts it has.
+    pub(crate) fn starts(&self) -> usize {
+        self.reports.iter().map(|reports| reports.starts.len()).sum()
+    }
+
     /// How much room each of its alerts takes.
     pub(crate) fn sizes(&self) -> Vec<(AlertKey, usize)> {
         let one = |reports: &Reports| (reports.key.clone(), size_of(reports));
@@ -353,23 +375,62 @@ mod tests {
         let second = buffer.take(500);
         let others = |one: &&Reports| one.key.organisation == organisation("a");
         assert_eq!(second.reports.iter().filter(others).count(), 3, "its turn is the next");
-        // One alert is always taken, however long it is with all its starts, and is not passed over.
+        // One of which that is too much is taken in parts, and is not passed over.
         let buffer = Buffer::new(10, MOST_BYTES);
-        let start = |minute: usize| {
-            let start = format!("2025-11-24T16:{minute:02}:00Z");
-            serde_json::json!({"startsAt": start, "annotations": {"text": "x".repeat(60_000)},
+        assert_eq!(buffer.add(&organisation("a"), reports(0..1, 10)), 0);
+        assert_eq!(buffer.add(&long, starts(20, 60_000)), 0);
+        assert_eq!(buffer.add(&organisation("b"), reports(0..1, 10)), 0);
+        let names = |batch: Batch| -> Vec<(String, usize)> {
+            let of = |one: &Reports| (one.key.organisation.to_string(), one.starts.len());
+            batch.reports.iter().map(of).collect()
+        };
+        let expected = |names: &[(&str, usize)]| -> Vec<(String, usize)> {
+            names.iter().map(|(name, starts)| ((*name).to_owned(), *starts)).collect()
+        };
+        assert_eq!(names(buffer.take(500)), expected(&[("a", 1), ("long", 17)]));
+        assert_eq!(names(buffer.take(500)), expected(&[("b", 1), ("long", 3)]));
+    }
+
+    /// Reports of one alert that began so often.
+    fn starts(count: usize, length: usize) -> Vec<Report> {
+        let start = |number: usize| {
+            let start = format!("2025-11-24T{:02}:{:02}:00Z", number / 60, number % 60);
+            serde_json::json!({"startsAt": start, "annotations": {"text": "x".repeat(length)},
                                "labels": {"alertname": "Long"}})
         };
-        let text = (0..20).map(start).collect::<serde_json::Value>().to_string();
-        assert_eq!(buffer.add(&organisation("a"), reports(0..1, 10)), 0);
-        assert_eq!(buffer.add(&long, read(text.as_bytes(), NOW).unwrap().reports), 0);
-        assert_eq!(buffer.add(&organisation("b"), reports(0..1, 10)), 0);
-        let names = |batch: Batch| -> Vec<String> {
-            batch.reports.iter().map(|one| one.key.organisation.to_string()).collect()
+        let text = (0..count).map(start).collect::<serde_json::Value>().to_string();
+        read(text.as_bytes(), NOW).unwrap().reports
+    }
+
+    // All starts of an alert were one unit, however many there were after an outage, and could not be written in the
+    // time that there is.
+    #[test]
+    fn an_alert_that_began_very_often_is_taken_in_parts_the_latest_first() {
+        let buffer = Buffer::new(10, MOST_BYTES);
+        let (often, other) = (organisation("often"), organisation("other"));
+        buffer.add(&often, starts(120, 1));
+        buffer.add(&other, reports(0..2, 1));
+        let batch = buffer.take(500);
+        let of_often = |batch: &Batch| -> Vec<Reports> {
+            let is_its = |one: &&Reports| one.key.organisation == often;
+            batch.reports.iter().filter(is_its).cloned().collect()
         };
-        assert_eq!(names(buffer.take(500)), ["a"]);
-        assert_eq!(names(buffer.take(500)), ["long"]);
-        assert_eq!(names(buffer.take(500)), ["b"]);
+        let first = of_often(&batch);
+        assert_eq!((first.len(), first[0].starts.len(), batch.starts()), (1, TURN, TURN + 2));
+        buffer.free(&batch.sizes());
+        // After a batch that was too much it is less.
+        let second = buffer.take(7);
+        assert_eq!(second.starts(), 7);
+        let last = |reports: &Reports| *reports.starts.last_key_value().unwrap().0;
+        assert!(last(&of_often(&second)[0]) < *first[0].starts.first_key_value().unwrap().0);
+        buffer.give_back(second);
+        let mut taken = TURN;
+        while buffer.pending() > 0 {
+            let batch = buffer.take(500);
+            taken += batch.starts();
+            buffer.free(&batch.sizes());
+        }
+        assert_eq!((taken, buffer.bytes()), (120, 0));
     }
 
     // Seen: an alert that the database refused was tried for ever, and no other of its organisation.

@@ -26,8 +26,8 @@ use crate::election::{LeaderTask, Lease};
 use crate::labels::AlertDrop;
 use crate::prom_duration::PromDuration;
 use crate::store::{
-    AlertKey, AlertStart, AlertWriteError, Millis, OverdueBounds, OverdueStart, SilenceLimits,
-    Store, StoreError,
+    AlertKey, AlertStart, AlertWriteError, Millis, OverdueBounds, OverdueStart, SilenceBounds,
+    SilenceLimits, Store, StoreError,
 };
 use crate::telemetry::AlertEventMetrics;
 use crate::tenancy::OrganisationId;
@@ -48,6 +48,9 @@ const MOST_EXPIRED: usize = 500;
 const MOST_EXPIRED_BYTES: i64 = 1 << 20;
 /// Such transactions in one check: others come after.
 const MOST_EXPIRIES: usize = 10;
+/// Silent devices that begin or end with one statement, and old events that one deletes.
+const MOST_DEVICES: usize = 1000;
+const MOST_DELETED: usize = 2000;
 const PURGE_INTERVAL: Duration = Duration::from_secs(600);
 /// Ended events of an organisation that are kept, as a multiple of the open ones that it may have.
 const ENDED_PER_OPEN: usize = 100;
@@ -72,7 +75,14 @@ impl LeaderTask for EventWatch {
             let mut was_failing = false;
             let now = Instant::now();
             let expiry = Expiry { size: BatchSize::new(MOST_EXPIRED), passed_over: 0 };
-            let mut next = Next { devices: now, purge: now, expiry, unheard: 0 };
+            let mut next = Next {
+                devices: now,
+                devices_at_once: BatchSize::new(MOST_DEVICES),
+                purge: now,
+                purged_at_once: BatchSize::new(MOST_DELETED),
+                expiry,
+                unheard: 0,
+            };
             loop {
                 // The lease first: a write that is begun is not begun without it, and dropped with it.
                 let Ok(checked) = lease.during(self.check(&mut next)).await else { return };
@@ -95,7 +105,9 @@ impl LeaderTask for EventWatch {
 /// When something is due again, and how much of it.
 struct Next {
     devices: Instant,
+    devices_at_once: BatchSize,
     purge: Instant,
+    purged_at_once: BatchSize,
     expiry: Expiry,
     /// Copies of which nothing was known at the last check.
     unheard: u64,
@@ -145,8 +157,17 @@ impl EventWatch {
 
     async fn check_due_devices(&self, watched_for: f64, next: &mut Next) -> Result<(), StoreError> {
         if Instant::now() >= next.devices {
-            self.check_devices(watched_for).await?;
-            next.devices = Instant::now() + DEVICE_INTERVAL;
+            let rows = next.devices_at_once.get();
+            let checked = self.check_devices(watched_for, rows).await;
+            match checked {
+                // There may be more: they are done at the next check.
+                Ok(is_full) if is_full => next.devices_at_once.went_well(),
+                Ok(_) => next.devices = Instant::now() + DEVICE_INTERVAL,
+                Err(error) => {
+                    next.devices_at_once.was_too_much(rows);
+                    return Err(error);
+                }
+            }
         }
         Ok(())
     }
@@ -154,7 +175,13 @@ impl EventWatch {
     async fn purge(&self, next: &mut Next) -> Result<(), StoreError> {
         if Instant::now() >= next.purge {
             let most = self.config.max_open.saturating_mul(ENDED_PER_OPEN);
-            let purged = self.store.purge_alert_events(self.config.retention, most).await;
+            let at_once = next.purged_at_once.get();
+            let retention = self.config.retention;
+            let purged = self.store.purge_alert_events(retention, most, at_once).await;
+            match purged {
+                Ok(_) => next.purged_at_once.went_well(),
+                Err(_) => next.purged_at_once.was_too_much(at_once),
+            }
             // A purge that times out is not repeated at every check: it would load the database all the time.
             if !matches!(purged, Ok(true)) {
                 next.purge = Instant::now() + PURGE_INTERVAL;
@@ -245,12 +272,14 @@ impl EventWatch {
         }
     }
 
-    async fn check_devices(&self, watched_for: f64) -> Result<(), StoreError> {
+    /// Gives whether there may be more to do.
+    async fn check_devices(&self, watched_for: f64, rows: usize) -> Result<bool, StoreError> {
         let limits = self.store.silence_limits().await?;
         let limits = self.read(limits);
         let (allowance, max_open) = (self.uses_late(), self.config.max_open);
+        let most = SilenceBounds { max_open, rows };
         let changes =
-            self.store.update_silent_devices(limits, allowance, watched_for, max_open).await?;
+            self.store.update_silent_devices(limits, allowance, watched_for, most).await?;
         self.metrics.begun.increment(changes.begun);
         self.metrics.ended.increment(changes.ended);
         if changes.begun > 0 {
@@ -270,7 +299,8 @@ impl EventWatch {
         for (organisation, problem) in changes.not_ended {
             self.log_not_ended(&organisation, &problem);
         }
-        Ok(())
+        let rows = rows as u64;
+        Ok(changes.begun >= rows || changes.ended >= rows)
     }
 
     /// Durations in seconds. One that is none watches nobody.

@@ -22,7 +22,7 @@ use crate::store::{AlertKey, AlertWriteError, Store, StoreError};
 use crate::telemetry::AlertEventMetrics;
 use crate::tenancy::OrganisationId;
 
-/// Alerts in one transaction.
+/// Starts of alerts in one transaction.
 const MOST_IN_BATCH: usize = 500;
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(5);
@@ -54,6 +54,15 @@ struct Pace {
     refused: usize,
     /// Alerts that were refused and kept since one was written or since the last pause.
     passed_over: usize,
+}
+
+impl Pace {
+    /// So many were perhaps too much for the time that a query has; the same again would take as long.
+    fn failed(&mut self, error: &StoreError, tried: usize) {
+        if matches!(error, StoreError::Unavailable(_)) {
+            self.size.was_too_much(tried);
+        }
+    }
 }
 
 /// Which organisations there are, as far as was looked up.
@@ -134,10 +143,11 @@ impl Writer {
     /// is done.
     async fn write_some(&self, pace: &mut Pace) -> Result<bool, StoreError> {
         let batch = self.buffer.take(pace.size.get());
-        let sizes = batch.sizes();
+        let (sizes, tried) = (batch.sizes(), batch.starts());
         let (reports, unknown) = match self.split(&batch).await {
             Ok(split) => split,
             Err(error) => {
+                pace.failed(&error, tried);
                 self.buffer.give_back(batch);
                 return Err(error);
             }
@@ -154,15 +164,12 @@ impl Writer {
                 true
             }
             Err(AlertWriteError::Store(error)) => {
-                // Too much for the time that a query has, perhaps; the same again would take as long.
-                if matches!(error, StoreError::Unavailable(_)) {
-                    pace.size.was_too_much(sizes.len());
-                }
+                pace.failed(&error, tried);
                 self.buffer.give_back(batch);
                 return Err(error);
             }
             Err(AlertWriteError::Refused(problem)) => {
-                pace.size.was_too_much(sizes.len());
+                pace.size.was_too_much(tried);
                 match sizes.as_slice() {
                     [(AlertKey { organisation, .. }, _)] if pace.refused < MOST_REFUSED => {
                         pace.refused += 1;

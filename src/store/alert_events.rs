@@ -181,8 +181,7 @@ impl EndedBecause {
 
 /// Serialises what is written about one organisation's alerts by several copies.
 const LOCK: &str = "mimir_tenant_proxy_alert_event";
-/// Rows that one statement deletes: a statement has `database.query_timeout`.
-const MOST_DELETED: u64 = 2000;
+
 impl Store {
     /// Reads what there is of some alerts, lets `decide` say what is to be written, and writes it, all in
     /// one transaction and one organisation at a time, whichever copies write.
@@ -548,30 +547,31 @@ impl Store {
     }
 
     /// Deletes some events that ended longer ago than `retention`, or that are more than an organisation
-    /// may have. True if there may be more of them.
+    /// may have: so many with one statement, which has `database.query_timeout`. True if there may be more of them.
     pub async fn purge_alert_events(
         &self,
         retention: Duration,
         most: usize,
+        at_once: usize,
     ) -> Result<bool, StoreError> {
         let events = self.own("alert_event");
         let sql = format!(
             "delete from {events} where id in (select id from {events} where state = 'resolved' \
-             and ended_at < now() - make_interval(secs => $1) limit {MOST_DELETED}) returning 1 as one"
+             and ended_at < now() - make_interval(secs => $1) limit {at_once}) returning 1 as one"
         );
         let query = statement(sql).bind(retention.as_secs_f64());
-        let old = self.fetch(query, |rows| Ok(rows.len() as u64)).await?;
+        let old = self.fetch(query, |rows| Ok(rows.len())).await?;
         let sql = format!(
             "delete from {events} where id in (select id from (select id, \
                  row_number() over (partition by organisation_id order by ended_at desc, id) as number \
                  from {events} where state = 'resolved' and organisation_id in \
                      (select organisation_id from {events} where state = 'resolved' \
                       group by organisation_id having count(*) > $1 limit 10)) as ranked \
-                 where number > $1 limit {MOST_DELETED}) returning 1 as one"
+                 where number > $1 limit {at_once}) returning 1 as one"
         );
         let query = statement(sql).bind(i64::try_from(most).unwrap_or(i64::MAX));
-        let many = self.fetch(query, |rows| Ok(rows.len() as u64)).await?;
-        Ok(old == MOST_DELETED || many == MOST_DELETED)
+        let many = self.fetch(query, |rows| Ok(rows.len())).await?;
+        Ok(old == at_once || many == at_once)
     }
 
     /// Open events: of alerts, and of silent devices.

@@ -26,6 +26,15 @@ pub struct SilenceChanges {
     pub not_ended: RefusedSilences,
 }
 
+/// How much one check of devices does.
+#[derive(Clone, Copy, Debug)]
+pub struct SilenceBounds {
+    /// Open events of an organisation's silent devices.
+    pub max_open: usize,
+    /// Rows that one statement writes.
+    pub rows: usize,
+}
+
 /// Characters of a duration; no duration is longer.
 const LONGEST_SILENCE: usize = 100;
 
@@ -64,27 +73,28 @@ impl Store {
     /// of devices that are silent for too long. `allowance` is what the last use may be late by, and
     /// nothing counts that was before the leader began to watch.
     ///
-    /// What the database refuses for one organisation, such as a device's name, keeps back no other.
+    /// What the database refuses for one organisation, such as a device's name, keeps back no other. As many rows as
+    /// one statement may write, or more, mean that there may be more.
     pub async fn update_silent_devices(
         &self,
         limits: SilenceLimits,
         allowance: Duration,
         watched_for: f64,
-        max_open: usize,
+        most: SilenceBounds,
     ) -> Result<SilenceChanges, StoreError> {
         if self.0.config.queries.device_key.is_some() {
             // When a key of an operator's own table was used is not known.
             return Ok(SilenceChanges::default());
         }
-        let (ended, not_ended) = self.end_silences(&limits).await?;
-        let (begun, not_begun) =
-            self.begin_silences(limits, allowance, watched_for, max_open).await?;
+        let (ended, not_ended) = self.end_silences(&limits, most).await?;
+        let (begun, not_begun) = self.begin_silences(limits, allowance, watched_for, most).await?;
         Ok(SilenceChanges { begun, not_begun, ended, not_ended })
     }
 
     async fn end_silences(
         &self,
         limits: &[(OrganisationId, f64)],
+        most: SilenceBounds,
     ) -> Result<(u64, RefusedSilences), StoreError> {
         let (events, keys) = (self.own("alert_event"), self.table("device_key")?);
         let judged = format!(
@@ -106,11 +116,13 @@ impl Store {
             "update {events} as event set state = 'resolved', updated_at = now(), \
                  ended_at = case when judged.reports then judged.last_used_at else now() end, \
                  ended_because = case when judged.reports then 'reported' else 'withdrawn' end \
-             from ({judged} and open.organisation_id = any($2)) as judged \
-             where event.id = judged.id and (judged.reports or not judged.is_watched) returning 1 as one"
+             from (select * from ({judged} and open.organisation_id = any($2)) as all_judged \
+                   where reports or not is_watched limit $3) as judged \
+             where event.id = judged.id returning 1 as one"
         );
         let end = |organisations: Vec<String>| {
             let query = statement(sql.clone()).bind(watched.clone()).bind(organisations);
+            let query = query.bind(whole(most.rows));
             self.fetch(query, |rows| Ok(rows.len() as u64))
         };
         unless_refused(due, end).await
@@ -121,7 +133,7 @@ impl Store {
         limits: SilenceLimits,
         allowance: Duration,
         watched_for: f64,
-        max_open: usize,
+        most: SilenceBounds,
     ) -> Result<(u64, RefusedSilences), StoreError> {
         let (events, keys) = (self.own("alert_event"), self.table("device_key")?);
         // Alerts and silent devices do not take each other's room.
@@ -142,7 +154,7 @@ impl Store {
                 limits.into_iter().map(|(of, after)| (of.to_string(), *after)).unzip();
             let query = statement(sql).bind(organisations).bind(after);
             let query = query.bind(allowance.as_secs_f64()).bind(watched_for);
-            query.bind(i64::try_from(max_open).unwrap_or(i64::MAX))
+            query.bind(whole(most.max_open))
         };
         let may_lock = self.may_lock_organisations();
         let sql = format!(
@@ -168,15 +180,21 @@ impl Store {
         let sql = format!(
             "{locked}insert into {events} (organisation_id, kind, device_key_id, fingerprint, labels, annotations, state, started_at) \
              select organisation_id, 'device_silent', id, 'device_silent:' || id, labels, '{{}}', 'firing', last_used_at \
-             from ({silent}) as silent where {is_locked} number <= $5 on conflict do nothing returning 1 as one"
+             from ({silent}) as silent where {is_locked} number <= $5 limit $6 \
+             on conflict do nothing returning 1 as one"
         );
         let begin = |organisations: Vec<String>| {
             let wanted: HashSet<String> = organisations.into_iter().collect();
             let limits = limits.iter().filter(|(of, _)| wanted.contains(of.as_str())).collect();
-            self.fetch(bound(sql.clone(), limits), |rows| Ok(rows.len() as u64))
+            let query = bound(sql.clone(), limits).bind(whole(most.rows));
+            self.fetch(query, |rows| Ok(rows.len() as u64))
         };
         unless_refused(due, begin).await
     }
+}
+
+fn whole(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// A key after its grace can report nothing.

@@ -9,7 +9,7 @@ use mimir_tenant_proxy::store::{AlertChanges, AlertKey, AskedAlert, LoadedAlerts
 use mimir_tenant_proxy::tenancy::OrganisationId;
 use uuid::Uuid;
 
-use super::{Event, EventsFixture, SOON, events_fixture, firing, now};
+use super::{Event, EventsFixture, SOON, alert, events_fixture, firing, now};
 use crate::database::login;
 use crate::support::identity::command;
 
@@ -176,6 +176,29 @@ async fn an_event_that_is_written_during_the_deletion_goes_with_its_organisation
     wait_until("it is written", SOON, async || fixture.metric("pending").await == 0.0).await;
     assert_eq!(fixture.events(&organisation).await, []);
     assert_eq!(starts_of(&fixture, &organisation).await, "0");
+}
+
+// What was one alert to us, or one silent device of a statement for all, was never written if it was too much for the
+// time that a statement has.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_that_began_too_often_for_one_statement_is_written_in_parts() {
+    let (fixture, _upstream) = events_fixture(&[("database.query_timeout", "\"2s\"")]).await;
+    let organisation = fixture.identity.organisation().await;
+    let sql = "create function slow() returns trigger language plpgsql as $$ begin
+                   perform pg_sleep(0.1);
+                   return null;
+               end $$;
+               create trigger slow after insert on alert_event for each row execute function slow()";
+    fixture.database().execute(sql).await;
+    let begin = now() - 36_000_000;
+    let minutes = |count: i64| begin + count * 60_000;
+    let mut alerts: Vec<_> =
+        (0..60).map(|n| alert("Hot", "often", minutes(3 * n), minutes(3 * n + 1))).collect();
+    alerts.push(firing("Hot", "other", now()));
+    assert_eq!(fixture.post(&organisation, &alerts).await.status, 200);
+    let all = |events: &[Event]| events.len() == 61;
+    fixture.wait_events("all are rows", &organisation, Duration::from_secs(90), all).await;
+    assert_eq!(fixture.dropped("refused").await, 0.0);
 }
 
 // An empty table says nothing: it was emptied by mistake, or is still to be filled.
