@@ -88,8 +88,10 @@ fn read_alert(item: &RawValue, now: Millis) -> Result<Report, String> {
         None => None,
         Some(end) => Some(end?).filter(|end| *end >= LONG_AGO),
     };
-    let end = end.unwrap_or(now + WITHOUT_END).clamp(start, (now + LONGEST_VALID).max(start));
+    let end = end.unwrap_or(now + WITHOUT_END);
+    // Also one that began in the future by a clock that was wrong then.
     let is_resolved = end <= now + CLOCK_SKEW;
+    let end = end.clamp(start, (now + LONGEST_VALID).max(start));
     let (end_at, seen) = (Some(end), Some(now));
     let known = if is_resolved {
         AlertStart { resolved_at: end_at, resolved_seen: seen, ..AlertStart::default() }
@@ -285,6 +287,19 @@ mod tests {
             r#"{{"endsAt":"9999-01-01T00:00:00Z","startsAt":"{start}","labels":{{"alertname":"A"}}}}"#
         );
         assert_eq!(one(&text).reported.start.valid_until, Some(NOW + LONGEST_VALID));
+    }
+
+    // Its clock was ahead and was put right: the end was taken for a time until which it fires, and as it was never
+    // resolved, its event stayed open for an hour and expired.
+    #[test]
+    fn an_end_before_a_beginning_in_the_future_is_an_end() {
+        let (start, end) = (at(NOW + 1_800_000), at(NOW - 1000));
+        let text =
+            format!(r#"{{"startsAt":"{start}","endsAt":"{end}","labels":{{"alertname":"A"}}}}"#);
+        let report = one(&text);
+        assert!(report.is_resolved);
+        assert_eq!(report.reported.start.resolved_at, Some(NOW + 1_800_000), "not before it began");
+        assert_eq!(report.reported.start.valid_until, None);
     }
 
     #[test]
