@@ -60,7 +60,7 @@ pub use principal::{
 };
 pub use refusal::{CredentialFault, DeviceKeyFault, Refusal, RevokedUser, Times, TokenFault};
 pub use revocations::Revocations;
-pub use sessions::Sessions;
+pub use sessions::{Sessions, refused_client};
 
 use admin_keys::AdminKeys;
 use credential::Credential;
@@ -276,7 +276,7 @@ impl Authenticator {
             revocations.check(user)?;
         }
         if let Some(sessions) = &self.tables.sessions {
-            sessions.check(user).await?;
+            sessions.check(user, &self.verifier.policy().oauth_clients).await?;
         }
         Ok(())
     }

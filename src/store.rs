@@ -16,6 +16,7 @@ mod alert_rule_status;
 mod alert_rule_sync;
 mod alert_rule_versions;
 mod alert_rules;
+mod auth_tables;
 mod bans;
 mod connect;
 mod device_keys;
@@ -73,7 +74,7 @@ pub use feed::{Feed, TableChange};
 pub(crate) use leadership::SILENCE;
 pub(crate) use leadership::{BEAT, LEASE, Leadership, PgSession, Session};
 pub use login::LONGEST_LOGIN_PAUSE;
-pub use memberships::RolesInUse;
+pub use memberships::{RolesInUse, UserSession};
 pub use migrations::{Migrated, migrate};
 pub use notification_channels::{
     ChannelRow, MOST_CHANNEL_BYTES, MOST_CHANNELS, MOST_NOTIFICATION_BYTES, MOST_ROUTE_BYTES,

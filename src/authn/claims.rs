@@ -173,6 +173,30 @@ impl Claims {
         }
     }
 
+    /// The claim beside `client_id` by which a token is an OAuth client's. A custom access token hook writes the
+    /// claims and may drop `client_id`. Supabase Auth opens a session of its own for each client: this method is in
+    /// the `amr` of all tokens of it, and what the client was granted in `scope`.
+    /// <https://github.com/supabase/auth/blob/master/internal/tokens/service.go>
+    fn sign_of_oauth_client(&self) -> Option<&'static str> {
+        const METHODS: &str = "oauth_provider/";
+        const OIDC_SCOPES: [&str; 5] = ["openid", "email", "profile", "phone", "offline_access"];
+        let says = |claim: &str, is_sign: fn(&str) -> bool| match self.0.get(claim) {
+            Some(Value::String(text)) => is_sign(text),
+            Some(Value::Array(many)) => many.iter().any(|one| {
+                one.as_str().or_else(|| one.get("method")?.as_str()).is_some_and(is_sign)
+            }),
+            _ => false,
+        };
+        if says("amr", |method| method.starts_with(METHODS)) {
+            Some("amr")
+        // Hooks write scopes of their own for users, too.
+        } else if says("scope", |all| all.split(' ').any(|one| OIDC_SCOPES.contains(&one))) {
+            Some("scope")
+        } else {
+            None
+        }
+    }
+
     fn subject(&self) -> Result<Uuid, TokenFault> {
         let text = self.text("sub")?;
         // Only the form that Supabase writes: other spellings would be other identities elsewhere.
@@ -362,16 +386,18 @@ fn anonymous<'a>(claims: &'a Claims, policy: &TokenPolicy, _: i64) -> Checked<'a
 
 fn oauth_client<'a>(claims: &'a Claims, policy: &TokenPolicy, _: i64) -> Checked<'a> {
     if !claims.0.contains_key("client_id") {
-        return Ok(Found::Absent);
+        return match claims.sign_of_oauth_client() {
+            Some(claim) if policy.oauth_clients != OauthClients::Any => {
+                Err(TokenFault::UnnamedOauthClient { claim })
+            }
+            _ => Ok(Found::Absent),
+        };
     }
     let client = claims.text("client_id")?;
-    match &policy.oauth_clients {
-        OauthClients::Any => Ok(Found::Text(client)),
-        OauthClients::Listed(listed) if listed.iter().any(|one| one == client) => {
-            Ok(Found::Text(client))
-        }
-        OauthClients::Listed(_) => Err(TokenFault::OauthClient),
+    if policy.oauth_clients.allow(client) {
+        return Ok(Found::Text(client));
     }
+    Err(TokenFault::OauthClient { found: short(client), by: "client_id" })
 }
 
 fn assurance<'a>(claims: &'a Claims, policy: &TokenPolicy, _: i64) -> Checked<'a> {

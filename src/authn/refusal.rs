@@ -178,7 +178,16 @@ pub enum TokenFault {
     Anonymous,
     /// An OAuth client that is not listed.
     #[error("tokens of this OAuth client are not accepted here")]
-    OauthClient,
+    OauthClient {
+        found: String,
+        /// What names it: the claim, or the table of sessions.
+        by: &'static str,
+    },
+    /// The token is an OAuth client's by this claim, and `client_id` is missing.
+    #[error(
+        "the token is an OAuth client's by its {claim}, and does not name the client (client_id)"
+    )]
+    UnnamedOauthClient { claim: &'static str },
     /// The user has signed in without a second factor.
     #[error(
         "a second factor is required here; verify one (the token's aal must be {wanted}) and send the new token"
@@ -296,6 +305,13 @@ impl TokenFault {
             Self::SharedSecret => format!(
                 "{self}: auth.hs256_secret is empty (on Supabase: Project Settings, JWT Keys, legacy \
                  secret), or have the project sign with a key of its key set"
+            Self::OauthClient { found, by } => {
+                format!("{self}; {by} is {found:?}, which auth.oauth_clients does not list")
+            }
+            Self::UnnamedOauthClient { .. } => format!(
+                "{self}: have the custom access token hook keep client_id, and list the client in \
+                 auth.oauth_clients if it is yours"
+            ),
             ),
             other => other.to_string(),
         }
@@ -324,7 +340,7 @@ impl TokenFault {
             // Of both the clocks are to blame, and waiting helps.
             Self::NotYetValid(_) | Self::IssuedInFuture(_) => Reason::NotYetValid,
             Self::Anonymous => Reason::Anonymous,
-            Self::OauthClient => Reason::OauthClient,
+            Self::OauthClient { .. } | Self::UnnamedOauthClient { .. } => Reason::OauthClient,
             Self::SecondFactor { .. } => Reason::SecondFactorMissing,
         }
     }

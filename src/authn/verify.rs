@@ -63,6 +63,11 @@ impl Verifier {
         }
     }
 
+    /// What tokens must say.
+    pub(super) fn policy(&self) -> &TokenPolicy {
+        &self.policy
+    }
+
     async fn check_signature(
         &self,
         jws: &Jws<'_>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method};
 
-use crate::authn::{self, Explanation, Identity, KeySet, Principal, Revocations};
+use crate::authn::{self, Explanation, Identity, KeySet, Principal, Revocations, refused_client};
 use crate::authz::{AccessSet, Authorizer, Denial, MembershipLookup};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -114,8 +114,13 @@ async fn explain_revocation(explanation: &mut Explanation, config: &Config, stor
         None => Err("the token names none".to_owned()),
         Some(id) => match store.sessions(vec![id]).await {
             Err(error) => return cannot_read(explanation, "session", &error),
-            Ok(found) if found.contains(&id) => Ok(format!("{id} goes on")),
-            Ok(_) => Err(format!("{id} has ended")),
+            Ok(found) => match found.get(&id) {
+                None => Err(format!("{id} has ended")),
+                Some(session) => match refused_client(session, &config.auth.tokens.oauth_clients) {
+                    None => Ok(format!("{id} goes on")),
+                    Some(fault) => Err(fault.inside()),
+                },
+            },
         },
     };
     explanation.step("session", outcome);

@@ -79,6 +79,15 @@ pub enum OauthClients {
     Listed(Vec<String>),
 }
 
+impl OauthClients {
+    pub fn allow(&self, client: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Listed(listed) => listed.iter().any(|one| one == client),
+        }
+    }
+}
+
 /// How surely it is known that a user is who they say: the authenticator assurance level of Supabase Auth
 /// (the claim `aal`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

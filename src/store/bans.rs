@@ -7,20 +7,12 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sqlx::{AssertSqlSafe, PgConnection, Row as _};
+use sqlx::{PgConnection, Row as _};
 use tokio::time::Instant;
-use uuid::Uuid;
 
+use super::auth_tables::ask;
 use super::queries::is_passing;
 use super::{Store, StoreError};
-
-pub(super) const SESSIONS: &str = "select id from auth.sessions where id = any($1) \
-                        and (not_after is null or not_after > now())";
-pub(super) const SESSIONS_UNLESS_BANNED: &str = "\
-    select id from auth.sessions as session where id = any($1) \
-    and (not_after is null or not_after > now()) \
-    and not exists (select from auth.users as banned \
-        where banned.id = session.user_id and banned.banned_until > now())";
 
 /// How often bans that were lost are asked for.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
@@ -30,6 +22,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(60);
 pub(super) struct Bans {
     /// The look-up of all sessions, if bans were read when the store was checked.
     without: Option<String>,
+    /// The look-up that leaves out those of banned users.
+    with: String,
     /// When bans that were read and cannot be any more were last asked for.
     lost: Mutex<Option<Instant>>,
     /// Why bans that there are were not seen when the store was checked, and what to do.
@@ -41,11 +35,12 @@ impl Bans {
     pub(super) async fn find(
         connection: &mut PgConnection,
         all: String,
+        with: String,
     ) -> Result<Self, StoreError> {
-        let sight = Sight::read(connection).await?;
+        let sight = Sight::read(connection, &with).await?;
         sight.log();
         let without = matches!(sight, Sight::Seen).then_some(all);
-        Ok(Self { without, lost: Mutex::default(), unseen: sight.remedy() })
+        Ok(Self { without, with, lost: Mutex::default(), unseen: sight.remedy() })
     }
 
     /// Whether banned users' sessions are left out.
@@ -77,9 +72,8 @@ impl Bans {
     /// otherwise all users would lose access, and not only those who are banned.
     pub(super) async fn ask_again(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
         let Some(without) = &self.without else { return Ok(()) };
-        let asked = sqlx::query(AssertSqlSafe(without.clone())).bind(Vec::<Uuid>::new());
-        asked.persistent(false).fetch_all(&mut *connection).await?;
-        let sight = Sight::read(connection).await?;
+        ask(connection, without).await?;
+        let sight = Sight::read(connection, &self.with).await?;
         let mut lost = self.lost.lock();
         if matches!(sight, Sight::Seen) {
             if lost.take().is_some() {
@@ -98,6 +92,11 @@ impl Store {
     pub fn unseen_bans(&self) -> Option<String> {
         let checked = self.0.checked.get()?;
         checked.queries.bans().unseen().map(str::to_owned)
+    }
+
+    /// Why it is not seen which OAuth clients sessions were opened for, although the database has it, and what to do.
+    pub fn unseen_clients(&self) -> Option<String> {
+        self.0.checked.get()?.queries.unseen_clients().map(str::to_owned)
     }
 
     /// Sees that the role of this store, which was checked, may read bans if another one reads them. That one would
@@ -138,12 +137,11 @@ enum Sight {
 
 impl Sight {
     /// To be asked when the sessions themselves can be read.
-    async fn read(connection: &mut PgConnection) -> Result<Self, StoreError> {
+    async fn read(connection: &mut PgConnection, with: &str) -> Result<Self, StoreError> {
         // A schema, a table, a column or an operator between its types that does not exist.
         const ABSENT: [&str; 4] = ["3F000", "42P01", "42703", "42883"];
         const INSUFFICIENT_PRIVILEGE: &str = "42501";
-        let asked = sqlx::query(SESSIONS_UNLESS_BANNED).bind(Vec::<Uuid>::new());
-        let Err(error) = asked.persistent(false).fetch_all(&mut *connection).await else {
+        let Err(error) = ask(connection, with).await else {
             return Ok(Self::Seen);
         };
         let Some(database) = error.as_database_error() else { return Err(error.into()) };
@@ -194,13 +192,13 @@ impl Sight {
     }
 }
 
-/// What the role must be granted to see bans. None if it has these rights and is refused all the same, such as by
-/// row-level security.
+/// What the role must be given to see bans. None if it has these rights and is refused all the same.
 async fn missing_grant(connection: &mut PgConnection) -> Result<Option<String>, StoreError> {
     let sql = "select quote_ident(current_user) as us, \
                has_column_privilege(to_regclass('auth.users'), 'id', 'select') \
                    and has_column_privilege(to_regclass('auth.users'), 'banned_until', 'select') as may_read_users, \
-               has_column_privilege(to_regclass('auth.sessions'), 'user_id', 'select') as may_read_sessions";
+               has_column_privilege(to_regclass('auth.sessions'), 'user_id', 'select') as may_read_sessions, \
+               not row_security_active(to_regclass('auth.users')) as sees_all_users";
     let row = sqlx::query(sql).persistent(false).fetch_one(connection).await?;
     let us: String = row.try_get("us")?;
     // Null where there is no such table.
@@ -212,6 +210,9 @@ async fn missing_grant(connection: &mut PgConnection) -> Result<Option<String>, 
     }
     if lacks("may_read_users")? {
         grants.push(format!("grant select (id, banned_until) on auth.users to {us}"));
+    }
+    if lacks("sees_all_users")? {
+        grants.push(format!("alter role {us} bypassrls"));
     }
     Ok((!grants.is_empty()).then(|| grants.join("; ")))
 }

@@ -1,6 +1,7 @@
 //! Who is in which organisations, and which of their sessions have not ended.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -15,6 +16,13 @@ pub enum RolesInUse {
     Counted(Vec<(Role, i64)>),
     /// They cannot be had: a query of the operator's answers for users, and we do not know them all.
     Unknown,
+}
+
+/// A session that goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserSession {
+    /// The OAuth client that it was opened for, if that is known.
+    pub oauth_client: Option<Arc<str>>,
 }
 
 /// Organisations that one user is a member of. Each request of theirs looks through all of them.
@@ -86,16 +94,22 @@ impl Store {
     }
 
     /// Those of some sessions that have not ended (Supabase's `auth.sessions`).
-    pub async fn sessions(&self, sessions: Vec<Uuid>) -> Result<HashSet<Uuid>, StoreError> {
+    pub async fn sessions(
+        &self,
+        sessions: Vec<Uuid>,
+    ) -> Result<HashMap<Uuid, UserSession>, StoreError> {
         let sql = |queries: &Queries| queries.of(Lookup::Session).to_owned();
         self.look_up(
             sql,
             |query| query.bind(sessions),
             |rows| {
                 // A row without an identifier names no session.
-                let ids =
-                    rows.iter().filter_map(|row| row.try_get::<Option<Uuid>, _>("id").ok()?);
-                Ok(ids.collect())
+                let read = |row: &PgRow| {
+                    let id = row.try_get::<Option<Uuid>, _>("id").ok()??;
+                    let client: Option<&str> = row.try_get("oauth_client_id").ok()?;
+                    Some((id, UserSession { oauth_client: client.map(Into::into) }))
+                };
+                Ok(rows.iter().filter_map(read).collect())
             },
         )
         .await

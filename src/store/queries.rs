@@ -15,7 +15,8 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::alert_rule_versions::{IS_PLAIN_TABLE, rule_versions};
-use super::bans::{Bans, SESSIONS, SESSIONS_UNLESS_BANNED};
+use super::auth_tables::{self, Clients};
+use super::bans::Bans;
 use super::{StoreError, is_data_exception, moment};
 use crate::config::{DatabaseConfig, QueriesConfig, TablesRead};
 
@@ -39,6 +40,8 @@ pub(super) struct Queries {
     all: [String; LOOKUPS.len()],
     revocations_as_texts: String,
     bans: Bans,
+    /// Why OAuth clients that sessions have are not seen, and what to do.
+    unseen_clients: Option<String>,
     /// None if rules have no versions.
     rule_versions: Option<String>,
 }
@@ -52,6 +55,10 @@ impl Queries {
     /// Whether banned users' sessions are looked up.
     pub(super) fn bans(&self) -> &Bans {
         &self.bans
+    }
+
+    pub(super) fn unseen_clients(&self) -> Option<&str> {
+        self.unseen_clients.as_deref()
     }
 
     /// The revocations with all columns as texts.
@@ -113,7 +120,8 @@ struct Wanted {
 enum Own {
     /// These columns of the table of the same name, where this condition holds.
     Table(&'static str, &'static str),
-    Sql(&'static str),
+    /// What [`auth_tables`] makes.
+    Sessions,
     /// Of these tables of ours, in this schema.
     Join(&'static [&'static str], fn(&str) -> String),
 }
@@ -173,10 +181,10 @@ const LOOKUPS: [Wanted; 9] = [
         lookup: Lookup::Session,
         name: "session",
         columns: &[("id", "uuid")],
-        optional: &[],
+        optional: &[("oauth_client_id", "text", "null")],
         measured: &[],
         parameter: Some(Parameter::Uuids),
-        own: Own::Sql(SESSIONS),
+        own: Own::Sessions,
     },
     Wanted {
         lookup: Lookup::Organisation,
@@ -339,7 +347,7 @@ pub(super) async fn check(
         let is_read = wanted.lookup.is_read(tables);
         let query = match (wanted.lookup.given(&config.queries), &wanted.own) {
             (Some(given), _) => given.clone(),
-            (None, Own::Sql(query)) => (*query).to_owned(),
+            (None, Own::Sessions) => auth_tables::sessions(false),
             (None, Own::Table(columns, condition)) => {
                 if is_read {
                     check_visible(connection, config, wanted.name).await?;
@@ -361,10 +369,17 @@ pub(super) async fn check(
             query
         } else if wanted.lookup == Lookup::Session && config.queries.session.is_none() {
             // First: if this is refused, that is what is wrong, and not bans.
-            let all = wrap(connection, wanted, SESSIONS).await?;
-            queries.bans = Bans::find(connection, all.clone()).await?;
+            auth_tables::check_sessions(connection).await?;
+            let clients = Clients::find(connection).await?;
+            let with_client = matches!(clients, Clients::Seen);
+            if let Clients::Unseen(why) = clients {
+                queries.unseen_clients = Some(why);
+            }
+            let all = wrap(connection, wanted, &auth_tables::sessions(with_client)).await?;
+            let unless_banned = auth_tables::sessions_unless_banned(with_client);
+            queries.bans = Bans::find(connection, all.clone(), unless_banned.clone()).await?;
             if queries.bans.are_read() {
-                wrap(connection, wanted, SESSIONS_UNLESS_BANNED).await?
+                wrap(connection, wanted, &unless_banned).await?
             } else {
                 all
             }

@@ -260,7 +260,7 @@ const SUPABASE: &str = "
     create role anon nologin; create role authenticated nologin; create role supabase_auth_admin nologin;
     create schema auth;
     create table auth.users (id uuid primary key, email text, banned_until timestamptz);
-    create table auth.sessions (id uuid primary key, user_id uuid);
+    create table auth.sessions (id uuid primary key, user_id uuid, not_after timestamptz, oauth_client_id uuid);
     create function auth.uid() returns uuid language sql stable as
         $$ select (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid $$;
     grant usage on schema auth to authenticated;

@@ -63,6 +63,7 @@ mod ruler_client_refusals;
 mod rules;
 mod scarcity;
 mod senders;
+mod sessions;
 mod shedding;
 mod slow_bodies;
 mod streaming;

@@ -222,6 +222,42 @@ fn only_listed_oauth_clients_pass() {
     refused(json!({"client_id": ["known"]}), "malformed_claims");
 }
 
+// A custom access token hook that builds the claims by itself drops `client_id`; the token passed as the user's own.
+#[test]
+fn an_oauth_clients_token_without_its_name_is_no_users() {
+    const METHOD: &str = "oauth_provider/authorization_code";
+    for signs in [
+        json!({"amr": [{"method": METHOD, "timestamp": NOW}]}),
+        json!({"amr": [{"method": "totp", "timestamp": NOW}, {"method": METHOD, "timestamp": NOW}]}),
+        json!({"amr": [METHOD]}),
+        json!({"scope": "openid"}),
+        json!({"scope": "profile email"}),
+        json!({"scope": "own:read offline_access"}),
+    ] {
+        refused(signs.clone(), "oauth_client");
+        let any = TokenPolicy { oauth_clients: OauthClients::Any, ..policy() };
+        assert!(verify_by(&any, signs.clone()).is_ok(), "{signs}");
+        let mut named = signs;
+        named["client_id"] = json!("known");
+        assert!(verify(named).is_ok());
+    }
+    for users_own in [
+        json!({"amr": [{"method": "password", "timestamp": NOW}]}),
+        json!({"amr": [{"method": "oauth", "timestamp": NOW}, {"method": "totp"}, "otp", 7]}),
+        json!({"amr": "password"}),
+        json!({"amr": null, "scope": ""}),
+        // What an operator's hook writes for users.
+        json!({"scope": "metrics:read dashboards"}),
+        json!({"scope": {"openid": true}}),
+    ] {
+        assert!(verify(users_own.clone()).is_ok(), "{users_own}");
+    }
+    let fault = verify(json!({"scope": "openid"})).unwrap_err().inside();
+    assert!(fault.contains("hook") && fault.contains("auth.oauth_clients"), "{fault}");
+    let fault = verify(json!({"client_id": "unknown"})).unwrap_err().inside();
+    assert!(fault.contains("\"unknown\"") && fault.contains("auth.oauth_clients"), "{fault}");
+}
+
 // Supabase Auth gives a whole access token after the password, before the second factor; only `aal` says so
 // (<https://supabase.com/docs/guides/auth/auth-mfa>).
 #[test]

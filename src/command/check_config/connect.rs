@@ -127,6 +127,10 @@ async fn database(config: &Config, report: &mut Report) {
         let odd = format!("a banned user keeps access until the token ends; {remedy}");
         report.add("sessions", Outcome::Odd(odd));
     }
+    if let Some(remedy) = store.unseen_clients() {
+        let odd = format!("which OAuth client a session is of is not seen; {remedy}");
+        report.add("sessions", Outcome::Odd(odd));
+    }
     if config.tables_read().limits {
         let limits = match store.organisation_limits().await {
             Err(error) => failed(error),
