@@ -1,12 +1,22 @@
 //! Wall-clock time, injected: what compares a claim with "now" takes a [`Clock`], so that a test
 //! can move time instead of waiting for it. Durations are measured with `tokio::time`.
+//!
+//! How old something is that was read elsewhere is measured by [`boot_instant`], which counts the time for which the
+//! machine was suspended.
+
+mod absences;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::time::{Instant, sleep};
+
+use absences::Absences;
+#[cfg(test)]
+pub(crate) use absences::suspend;
 
 /// A source of wall-clock time.
 #[derive(Clone, Debug)]
@@ -32,12 +42,12 @@ impl Clock {
 
     /// Time since the Unix epoch.
     #[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
-    pub fn now(&self) -> std::time::Duration {
+    pub fn now(&self) -> Duration {
         match &self.0 {
             Source::System => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
             Source::Manual(hand) => {
                 let seconds = u64::try_from(hand.load(Ordering::Relaxed)).unwrap_or_default();
-                std::time::Duration::from_secs(seconds)
+                Duration::from_secs(seconds)
             }
         }
     }
@@ -50,6 +60,36 @@ impl Clock {
     /// Whole seconds since the Unix epoch, the unit of a JWT's `exp`, `nbf` and `iat` (RFC 7519).
     pub fn unix_seconds(&self) -> i64 {
         i64::try_from(self.now().as_secs()).unwrap_or(i64::MAX)
+    }
+}
+
+/// This moment, on a clock that goes on while the machine is suspended: that of [`Instant`] stands still then. Its times
+/// are compared with each other only; a timer takes what is left until one of them.
+pub fn boot_instant() -> Instant {
+    let now = Instant::now();
+    now.checked_add(Absences::look().total).unwrap_or(now)
+}
+
+/// The time since a [`boot_instant`].
+pub fn elapsed_since(at: Instant) -> Duration {
+    boot_instant().saturating_duration_since(at)
+}
+
+/// How often the machine is known to have been suspended.
+pub fn absences() -> u64 {
+    Absences::look().count
+}
+
+/// Waits as long as that by [`boot_instant`]: after a suspension, for no longer than a moment more.
+pub async fn rest(pause: Duration) {
+    const STEP: Duration = Duration::from_secs(1);
+    let began = boot_instant();
+    loop {
+        let left = pause.saturating_sub(elapsed_since(began));
+        if left.is_zero() {
+            return;
+        }
+        sleep(left.min(STEP)).await;
     }
 }
 
@@ -76,5 +116,19 @@ mod tests {
         assert_eq!((time.offset(), time.hour(), time.year()), (time::UtcOffset::UTC, 0, 2027));
         assert_eq!(parse_rfc3339("9999-12-31T23:59:59-00:01"), None);
         assert_eq!(parse_rfc3339("0000-01-01T00:00:00+00:01"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_a_suspension_counts_and_ends_a_rest() {
+        let (began, absences) = (boot_instant(), absences());
+        let resting = tokio::spawn(rest(Duration::from_secs(300)));
+        sleep(Duration::from_secs(10)).await;
+        assert!(elapsed_since(began) >= Duration::from_secs(10));
+        suspend(Duration::from_secs(3600));
+        assert!(elapsed_since(began) >= Duration::from_secs(3610));
+        assert_eq!(super::absences(), absences + 1);
+        let woken = Instant::now();
+        resting.await.unwrap();
+        assert!(woken.elapsed() <= Duration::from_secs(1));
     }
 }

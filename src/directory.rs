@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::config::DatabaseConfig;
 use crate::store::{Feed, StoreError};
 use crate::telemetry::DirectoryMetrics;
@@ -155,7 +156,7 @@ where
             queue,
             policy,
             feed,
-            began: Instant::now(),
+            began: clock::boot_instant(),
             failing: AtomicBool::new(false),
             failed_epoch: AtomicU64::new(0),
             expiries: AtomicU64::new(0),
@@ -235,7 +236,7 @@ where
 
     /// Pauses attempts for a moment.
     fn rest(&self) {
-        let until = u64::try_from((self.began.elapsed() + REST).as_millis()).unwrap_or(u64::MAX);
+        let until = u64::try_from((self.now() + REST).as_millis()).unwrap_or(u64::MAX);
         self.resting_until.store(until, Ordering::Relaxed);
     }
 
@@ -262,8 +263,13 @@ where
         Found { value: entry.value.clone(), origin: Origin::Stale(age) }
     }
 
+    /// The time since the beginning; while the machine is suspended it goes on.
+    fn now(&self) -> Duration {
+        clock::elapsed_since(self.began)
+    }
+
     fn age(&self, entry: &Entry<V>) -> Duration {
-        self.began.elapsed().saturating_sub(entry.read_at)
+        self.now().saturating_sub(entry.read_at)
     }
 
     fn is_fresh(&self, entry: &Entry<V>, age: Duration) -> bool {
@@ -281,7 +287,7 @@ where
     fn is_resting(&self) -> bool {
         let until = Duration::from_millis(self.resting_until.load(Ordering::Relaxed));
         // When the `LISTEN` connection is back, so is the database.
-        self.is_away() && self.began.elapsed() < until
+        self.is_away() && self.now() < until
     }
 
     /// Has a key read again. Unlike after [`Directory::invalidate`], its value still counts as stale
@@ -345,7 +351,7 @@ where
                     continue;
                 }
                 let (epoch, feed_epoch) = (self.epoch(), self.feed.epoch());
-                let read_at = self.began.elapsed();
+                let read_at = self.now();
                 self.flights.depart(&keys);
                 let began = Instant::now();
                 let outcome = read(keys.clone()).await;

@@ -19,7 +19,8 @@
 //!   does not take back;
 //! - only so many requests wait for a fetch at the same time: anybody can name an unknown key;
 //! - an empty set after one with keys is believed when it has been empty for a refresh interval. Its
-//!   keys are retired at once, and until then the fault is ours, too.
+//!   keys are retired at once, and until then the fault is ours, too;
+//! - all times are by [`boot_instant`]: after a suspension of the machine the set is as old as it is, and is fetched again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,13 +31,14 @@ use http::{HeaderMap, header};
 use jsonwebtoken::Algorithm;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::key_set::{KeySet, Lookup, VerificationKey};
 use super::refusal::{Refusal, TokenFault};
 use crate::backoff::Backoff;
 use crate::causes::causes;
+use crate::clock::{boot_instant, elapsed_since, rest};
 use crate::config::KeySetConfig;
 use crate::http_client::{self, ReadError, read_limited};
 use crate::telemetry::Metrics;
@@ -206,7 +208,7 @@ impl KeySource {
             return Err(Refusal::Token(TokenFault::UnknownKey));
         };
         if let Lookup::Unknown = self.lookup(config, id, algorithm)? {
-            let seen = self.unknown.get_with_by_ref(id, Instant::now);
+            let seen = self.unknown.get_with_by_ref(id, boot_instant);
             self.request_fetch(config, seen).await;
             return match self.lookup(config, id, algorithm)? {
                 Lookup::Found(key) => Ok(key),
@@ -249,7 +251,7 @@ impl KeySource {
     fn pending(config: &KeySetConfig, state: &State) -> Refusal {
         let left = state
             .cooling_until
-            .map_or(config.cool_down, |until| until.saturating_duration_since(Instant::now()));
+            .map_or(config.cool_down, |until| until.saturating_duration_since(boot_instant()));
         Refusal::KeyPending { retry_after: left + FETCH_SPREAD }
     }
 
@@ -272,8 +274,8 @@ impl KeySource {
     /// cool-down it does not wait: a flood of unknown keys would hold a connection each. Nor does it if
     /// too many wait already, for the same reason.
     async fn request_fetch(&self, config: &KeySetConfig, seen: Instant) {
-        let (mut attempts, now) = (self.attempts.subscribe(), Instant::now());
-        let deadline = now + config.fetch_timeout + Duration::from_secs(1);
+        let (mut attempts, now) = (self.attempts.subscribe(), boot_instant());
+        let deadline = Instant::now() + config.fetch_timeout + Duration::from_secs(1);
         let mut place = None;
         loop {
             let state = self.state.load();
@@ -322,7 +324,7 @@ impl KeySource {
 
     pub fn state(&self) -> KeySourceState {
         let state = self.state.load();
-        KeySourceState { age: state.fetched.map(|at| at.elapsed()), keys: state.keys.len() }
+        KeySourceState { age: state.fetched.map(elapsed_since), keys: state.keys.len() }
     }
 
     /// What operators may know. It holds no secret: the keys of the set are public.
@@ -332,13 +334,13 @@ impl KeySource {
         let next = *self.next.lock();
         KeySetReport {
             url: config.map(|config| config.url.to_string()),
-            age: state.fetched.map(|at| at.elapsed()),
+            age: state.fetched.map(elapsed_since),
             is_trusted: config.is_none_or(|config| state.is_trusted(config)),
             max_age: config.map(|config| config.max_age).unwrap_or_default(),
             refresh_interval: config.map(|config| config.refresh_interval).unwrap_or_default(),
-            last_attempt: state.last_attempt.map(|attempt| attempt.began.elapsed()),
+            last_attempt: state.last_attempt.map(|attempt| elapsed_since(attempt.began)),
             problem: state.problem.clone(),
-            next_attempt: next.map(|at| at.saturating_duration_since(Instant::now())),
+            next_attempt: next.map(|at| at.saturating_duration_since(boot_instant())),
             keys: state
                 .keys
                 .names()
@@ -355,14 +357,14 @@ impl KeySource {
         let longest = LAST_RETRY.min(config.refresh_interval);
         let mut backoff = Backoff::new(FIRST_RETRY.min(longest), longest);
         let mut cause = Cause::Schedule;
-        let age = self.state.load().fetched.map(|at| at.elapsed());
+        let age = self.state.load().fetched.map(elapsed_since);
         let mut pause = age.map(|age| config.refresh_interval.saturating_sub(age));
         loop {
             if let Some(pause) = pause {
-                *self.next.lock() = Some(Instant::now() + pause);
+                *self.next.lock() = Some(boot_instant() + pause);
                 tokio::select! {
                     () = cancelled.cancelled() => return,
-                    () = sleep(pause) => cause = Cause::Schedule,
+                    () = rest(pause) => cause = Cause::Schedule,
                     () = self.woken() => cause = Cause::Demand,
                 }
             }
@@ -380,9 +382,11 @@ impl KeySource {
     async fn woken(&self) {
         loop {
             if self.is_wanted() {
-                match self.state.load().cooling_until {
-                    Some(until) if until > Instant::now() => sleep_until(until).await,
-                    _ => return,
+                let until = self.state.load().cooling_until;
+                let left = until.map(|at| at.saturating_duration_since(boot_instant()));
+                match left.filter(|left| !left.is_zero()) {
+                    Some(left) => rest(left).await,
+                    None => return,
                 }
             } else {
                 self.wake.notified().await;
@@ -391,11 +395,11 @@ impl KeySource {
     }
 
     async fn attempt(&self, config: &KeySetConfig, client: &reqwest::Client, cause: Cause) -> bool {
-        let began = Instant::now();
+        let began = boot_instant();
         let outcome = fetch_aged(config, client).await;
         let succeeded = outcome.is_ok();
         let older = self.state.load_full();
-        let ended = Instant::now();
+        let ended = boot_instant();
         let mut state = State {
             keys: Arc::clone(&older.keys),
             fetched: older.fetched,
@@ -510,11 +514,11 @@ impl State {
     }
 
     fn is_cooling(&self) -> bool {
-        self.cooling_until.is_some_and(|until| until > Instant::now())
+        self.cooling_until.is_some_and(|until| until > boot_instant())
     }
 
     fn is_trusted(&self, config: &KeySetConfig) -> bool {
-        self.fetched.is_some_and(|at| at.elapsed() <= config.max_age)
+        self.fetched.is_some_and(|at| elapsed_since(at) <= config.max_age)
     }
 }
 

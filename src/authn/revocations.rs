@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::principal::User;
 use super::refusal::{Refusal, RevokedUser};
 use crate::backoff::Backoff;
+use crate::clock::{self, boot_instant, elapsed_since};
 use crate::store::{Feed, MOST_REVOCATIONS_DELETED, RevocationKind, RevocationRow, Store};
 use crate::telemetry::Metrics;
 
@@ -29,6 +30,8 @@ pub struct Revocations {
     /// The same for the newest change, read or not.
     newest_change: AtomicU64,
     began: Instant,
+    /// The machine's suspensions that are known.
+    absences: AtomicU64,
     wake: Notify,
     max_age: Duration,
     metrics: Arc<Metrics>,
@@ -72,7 +75,8 @@ impl Revocations {
             state: ArcSwapOption::empty(),
             unread_since: AtomicU64::new(0),
             newest_change: AtomicU64::new(0),
-            began: Instant::now(),
+            began: boot_instant(),
+            absences: AtomicU64::new(clock::absences()),
             wake: Notify::new(),
             max_age,
             metrics,
@@ -80,8 +84,9 @@ impl Revocations {
     }
 
     pub(super) fn check(&self, user: &User) -> Result<(), Refusal> {
+        self.note_absence();
         let state = self.state.load();
-        let state = state.as_ref().filter(|state| state.read_at.elapsed() <= self.max_age);
+        let state = state.as_ref().filter(|state| elapsed_since(state.read_at) <= self.max_age);
         match state {
             Some(state) if !self.is_behind() => match state.list.strikes(user) {
                 None => Ok(()),
@@ -98,12 +103,12 @@ impl Revocations {
     fn is_behind(&self) -> bool {
         let unread_since = self.unread_since.load(Ordering::SeqCst);
         unread_since > 0
-            && self.began.elapsed() > Duration::from_millis(unread_since) + LONGEST_UNREAD
+            && elapsed_since(self.began) > Duration::from_millis(unread_since) + LONGEST_UNREAD
     }
 
     /// How long ago the revocations were read; none if they never were.
     pub fn age(&self) -> Option<Duration> {
-        self.state.load().as_ref().map(|state| state.read_at.elapsed())
+        self.state.load().as_ref().map(|state| elapsed_since(state.read_at))
     }
 
     /// Whether some revocations are about a user's token.
@@ -125,6 +130,14 @@ impl Revocations {
         self.wake.notify_one();
     }
 
+    /// What was announced while the machine was suspended may be lost.
+    fn note_absence(&self) {
+        let absences = clock::absences();
+        if self.absences.swap(absences, Ordering::Relaxed) != absences {
+            self.invalidate();
+        }
+    }
+
     /// The first change that is unread counts.
     fn note_unread(&self, at: u64) {
         let _ = self.unread_since.compare_exchange(0, at, Ordering::SeqCst, Ordering::SeqCst);
@@ -135,7 +148,7 @@ impl Revocations {
     }
 
     fn millis(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(elapsed_since(self.began).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Reads all revocations at start, on every change and at intervals, until it is cancelled.
@@ -157,7 +170,7 @@ impl Revocations {
             };
             tokio::select! {
                 () = cancelled.cancelled() => return,
-                () = sleep(pause) => {}
+                () = clock::rest(pause) => {}
                 () = self.wake.notified() => {}
             }
         }
@@ -190,7 +203,7 @@ impl Revocations {
 
     /// Takes what was read; changes that came after the reading had begun are not in it.
     fn adopt(&self, rows: &[RevocationRow], began: u64) {
-        let state = State { list: List::of(rows), read_at: Instant::now() };
+        let state = State { list: List::of(rows), read_at: boot_instant() };
         self.state.store(Some(Arc::new(state)));
         if self.unread_since.load(Ordering::SeqCst) <= began {
             self.unread_since.store(0, Ordering::SeqCst);
@@ -260,6 +273,8 @@ fn canonical(session: &str) -> Box<str> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
     use crate::authn::principal::samples;
 
@@ -329,6 +344,26 @@ mod tests {
         revocations.adopt(&[row(RevocationKind::Subject, &user.id().to_string(), None)], 0);
         let struck = RevokedUser { user: user.id(), until_issued: false };
         assert_eq!(revocations.check(&user), Err(Refusal::Revoked(struck)));
+    }
+
+    // `Instant` stands still while the machine is suspended.
+    #[tokio::test(start_paused = true)]
+    async fn a_suspended_machine_reads_the_revocations_again_at_once() {
+        let revocations = Revocations::new(Duration::from_secs(600), Arc::new(Metrics::register()));
+        let user = samples::user();
+        revocations.adopt(&[], 0);
+        clock::suspend(Duration::from_secs(601));
+        assert_eq!(revocations.check(&user), Err(Refusal::DatabaseUnavailable));
+        revocations.adopt(&[], revocations.millis());
+        assert_eq!(revocations.check(&user), Ok(()));
+        // A shorter one: they are read at once, and believed for a second.
+        clock::suspend(Duration::from_secs(60));
+        assert_eq!(revocations.check(&user), Ok(()));
+        assert!(timeout(Duration::ZERO, revocations.wake.notified()).await.is_ok());
+        sleep(LONGEST_UNREAD * 2).await;
+        assert_eq!(revocations.check(&user), Err(Refusal::DatabaseUnavailable));
+        revocations.adopt(&[], revocations.millis());
+        assert_eq!(revocations.check(&user), Ok(()));
     }
 
     // What is known to have changed is not believed, however long the database stays away.

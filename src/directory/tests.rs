@@ -480,3 +480,19 @@ async fn above_so_many_keys_nobody_waits() {
     scene.settle().await;
     assert_eq!(scene.value(most).await, None);
 }
+
+// `Instant` stands still while the machine is suspended: what was read before was fresh after days.
+#[tokio::test(start_paused = true)]
+async fn what_was_read_before_a_suspension_is_read_again_and_as_old_as_it_is() {
+    let scene = scene();
+    scene.table.set(1, "member");
+    assert_eq!(scene.value(1).await, Some("member"));
+    scene.table.set(1, "removed meanwhile");
+    clock::suspend(Duration::from_secs(10));
+    assert_eq!(scene.value(1).await, Some("removed meanwhile"));
+    scene.table.away.store(true, Ordering::Relaxed);
+    clock::suspend(RULES.stale_max_age - Duration::from_secs(5));
+    assert!(matches!(scene.directory.find(&1).await.unwrap().origin, Origin::Stale(_)));
+    clock::suspend(Duration::from_secs(10));
+    assert!(scene.directory.find(&1).await.is_err());
+}

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::{KeyHash, Store, StoreError};
 use crate::backoff::Backoff;
+use crate::clock;
 use crate::tenancy::{OrganisationId, UserId};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,9 +62,10 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 
 impl Feed {
-    /// Goes up whenever changes may have been missed.
+    /// Goes up whenever changes may have been missed: also when the machine was suspended, before it shows that the
+    /// connection did not outlive that.
     pub fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
+        self.epoch.load(Ordering::Acquire) + clock::absences()
     }
 
     /// Whether the `LISTEN` connection stands.

@@ -2,8 +2,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use tokio::time::sleep;
 use super::*;
 
+use crate::clock::suspend;
 const COOL_DOWN: Duration = Duration::from_millis(50);
 
 fn config(url: &str) -> KeySetConfig {
@@ -242,6 +244,35 @@ fn an_age_that_cannot_be_read_says_nothing() {
 }
 
 // One forgotten device with an old token.
+// `Instant` stands still while the machine is suspended: keys of before were used for `jwks_max_age` more.
+#[tokio::test]
+async fn a_set_of_before_a_suspension_is_as_old_as_it_is() {
+    let answers = [answer("", &["a"]), answer("", &["b"])];
+    let source = fetched_from(answers.map(Some).into()).await;
+    suspend(MINUTE * 59);
+    assert_eq!(refusal(&source, "a").await, None);
+    suspend(MINUTE * 2);
+    let unavailable = KeySource::unavailable(source.config.as_ref().unwrap());
+    assert_eq!(refusal(&source, "a").await, Some(unavailable));
+    assert!(!source.is_trusted());
+    // It is fetched without being asked for.
+    while source.report().keys.iter().all(|(id, _)| id != "b") {
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(refusal(&source, "b").await, None);
+}
+
+// A key that was absent before, and has been in use since the machine was suspended: its token got a 401.
+#[tokio::test]
+async fn what_was_absent_before_a_suspension_is_looked_for_again() {
+    let answers = [answer("", &["a"]), answer("", &["a"]), answer("", &["a", "b"])];
+    let source = fetched_from(answers.map(Some).into()).await;
+    assert_eq!(refusal(&source, "b").await, ABSENT);
+    assert_eq!(refusal(&source, "b").await, ABSENT);
+    suspend(MINUTE * 2);
+    assert_eq!(refusal(&source, "b").await, None);
+}
+
 #[tokio::test]
 async fn an_absent_key_is_looked_for_again_after_a_minute() {
     let (source, now) = (idle(), Instant::now());
