@@ -296,9 +296,9 @@ pub enum Reason {
     /// A request to `/admin` contradicts the present state.
     #[strum(message = "Read the present state, and ask again; `detail` says what contradicts.")]
     Conflict,
-    /// The issuer's key set was never fetched, is older than `auth.jwks_max_age`, or is suddenly empty.
+    /// The issuer's key set was never fetched, is older than `auth.jwks_max_age`, is suddenly empty, or has the token's key in a kind that is not supported.
     #[strum(
-        message = "Restore access to the issuer's key set: [KeySetOld](../runbooks/identity.md#keysetold)."
+        message = "Restore access to the issuer's key set, or sign with a supported key: [KeySetOld](../runbooks/identity.md#keysetold)."
     )]
     KeysUnavailable,
     /// The database gives no answer, and what it would say is not known; or a row cannot be read, or there

@@ -404,7 +404,9 @@ impl Rejection {
             // does not come at all.
             _ if audience == Audience::OtlpSender => (Duration::ZERO, OTLP_RETRY_AFTER),
             Self::Credential(
-                Refusal::KeysUnavailable { retry_after } | Refusal::KeyPending { retry_after },
+                Refusal::KeysUnavailable { retry_after }
+                | Refusal::KeyPending { retry_after }
+                | Refusal::KeyUnusable { retry_after },
             ) => (*retry_after, SPREAD),
             Self::Limited(
                 LimitError::Requests { retry_after, .. } | LimitError::Bytes { retry_after, .. },

@@ -15,10 +15,10 @@ use super::claims::Claims;
 use super::credential;
 use super::device_keys::{device_of, explain_validity};
 use super::fingerprint::digest;
-use super::jws::Jws;
+use super::jws::{Jws, Named};
 use super::key_set::{KeySet, Lookup};
 use super::principal::{Identity, Principal, Service};
-use super::refusal::{CredentialFault, TokenFault};
+use super::refusal::{CredentialFault, TokenFault, UNUSABLE_KEY};
 use super::verify::{shared_secrets, verify_by_secret, verify_signature};
 use crate::config::AuthConfig;
 use crate::store::DeviceKeyRow;
@@ -181,7 +181,7 @@ pub fn explain(
         }
     };
     let kid = jws.key_id.as_deref().unwrap_or("none");
-    explanation.step("form", Ok(format!("a JSON web token, alg {:?}, kid {kid:?}", jws.algorithm)));
+    explanation.step("form", Ok(format!("a JSON web token, alg {}, kid {kid:?}", jws.algorithm)));
     let Some(claims) = check_signature(&mut explanation, &jws, auth, keys) else {
         return explanation;
     };
@@ -203,7 +203,7 @@ fn check_signature(
     auth: &AuthConfig,
     keys: Result<&KeySet, &str>,
 ) -> Option<Claims> {
-    if jws.algorithm == Algorithm::HS256 {
+    if jws.algorithm == Named::Known(Algorithm::HS256) {
         let secrets = shared_secrets(auth);
         return match verify_by_secret(jws, &secrets) {
             Ok((claims, _)) => {
@@ -234,7 +234,7 @@ fn check_signature(
         };
     }
     let Some(id) = jws.key_id.as_deref() else {
-        explanation.step("key", Err(TokenFault::NoKeyId.to_string()));
+        explanation.step("key", Err(jws.algorithm.or(TokenFault::NoKeyId).inside()));
         return None;
     };
     let keys = match keys {
@@ -250,8 +250,18 @@ fn check_signature(
             explanation.step("key", Err(TokenFault::AlgorithmOfKey.to_string()));
             return None;
         }
+        Lookup::Unusable => {
+            let left_out = keys.left_out().join("; ");
+            explanation
+                .unavailable("key", format!("{UNUSABLE_KEY}; left out of the set: {left_out}"));
+            return None;
+        }
         Lookup::Unknown => {
-            explanation.step("key", Err(describe_absence(keys)));
+            let absent = match jws.algorithm {
+                Named::Known(_) => describe_absence(keys),
+                unsupported => unsupported.or(TokenFault::UnknownKey).inside(),
+            };
+            explanation.step("key", Err(absent));
             return None;
         }
     };

@@ -1,5 +1,7 @@
 //! The outer form of a token: JWS compact serialisation (RFC 7515), nothing verified yet.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
@@ -10,7 +12,7 @@ use super::refusal::TokenFault;
 
 pub(super) struct Jws<'a> {
     /// The algorithm that the token claims, to be compared with its key's.
-    pub(super) algorithm: Algorithm,
+    pub(super) algorithm: Named,
     /// The key that the token names.
     pub(super) key_id: Option<String>,
     pub(super) message: &'a str,
@@ -19,6 +21,37 @@ pub(super) struct Jws<'a> {
     /// The signature, still encoded.
     pub(super) signature: &'a str,
 }
+
+/// The algorithm that a token names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    Known(Algorithm),
+    /// One of public keys that no key is verified with here: an issuer may change to it.
+    Unsupported(&'static str),
+}
+
+impl Named {
+    /// What is wrong with a token for which there is no key: its algorithm, or this.
+    pub(super) fn or(self, fault: TokenFault) -> TokenFault {
+        match self {
+            Self::Known(_) => fault,
+            Self::Unsupported(name) => TokenFault::Algorithm(name.to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(algorithm) => write!(f, "{algorithm:?}"),
+            Self::Unsupported(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Algorithms of public keys in the registry of IANA, beside those that are verified. Supabase Auth can sign with
+/// ES512.
+const UNSUPPORTED: [&str; 4] = ["ES512", "ES256K", "Ed25519", "Ed448"];
 
 /// The longest key ID that is looked up.
 const MAX_KEY_ID_BYTES: usize = 256;
@@ -49,8 +82,13 @@ impl<'a> Jws<'a> {
         // `none` and whatever else there may be is not among the names of Algorithm. A shared secret is
         // bound to HS256, and no published key verifies the others of its kind.
         let algorithm = match name.parse() {
-            Ok(known) if !matches!(known, Algorithm::HS384 | Algorithm::HS512) => known,
-            _ => return Err(TokenFault::Algorithm(shortened(name))),
+            Ok(known) if !matches!(known, Algorithm::HS384 | Algorithm::HS512) => {
+                Named::Known(known)
+            }
+            _ => match UNSUPPORTED.into_iter().find(|one| *one == name) {
+                Some(one) => Named::Unsupported(one),
+                None => return Err(TokenFault::Algorithm(shortened(name))),
+            },
         };
         Ok(Self { algorithm, key_id, message, payload, signature })
     }
@@ -132,6 +170,21 @@ mod tests {
         for name in ["none", "None", "NONE", "nOnE", "", "HS257", "es256"] {
             let header = format!("{{\"alg\":{name:?}}}");
             assert_eq!(fault(&token(&header)), TokenFault::Algorithm(name.to_owned()));
+        }
+    }
+
+    // Supabase Auth can sign with ES512. Whether the issuer has such a key decides on what the sender is told.
+    #[test]
+    fn an_algorithm_of_public_keys_may_be_one_that_is_not_supported() {
+        for name in UNSUPPORTED {
+            let token = token(&format!("{{\"alg\":{name:?},\"kid\":\"a\"}}"));
+            let jws = Jws::parse(&token).ok().unwrap();
+            assert_eq!(
+                (jws.algorithm, jws.algorithm.to_string().as_str()),
+                (Named::Unsupported(name), name)
+            );
+            let fault = jws.algorithm.or(TokenFault::UnknownKey);
+            assert_eq!(fault, TokenFault::Algorithm(name.to_owned()));
         }
     }
 

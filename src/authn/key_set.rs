@@ -12,6 +12,8 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::jws::Named;
+
 /// A key and the only algorithm that it is used with.
 pub(super) struct VerificationKey {
     id: String,
@@ -53,14 +55,18 @@ pub struct KeySet {
     keys: Vec<Arc<VerificationKey>>,
     /// What the document holds that is not used, and why.
     left_out: Vec<String>,
-    /// The names of those.
-    left_out_ids: Vec<String>,
+    /// The names of those that are not meant to verify a signature of a token.
+    other_ids: Vec<String>,
+    /// The names of those that are, and that cannot be used here.
+    unusable_ids: Vec<String>,
 }
 
 /// What a set says about a token's key.
 pub(super) enum Lookup {
     Found(Arc<VerificationKey>),
     OtherAlgorithm,
+    /// The issuer has such a key, and it cannot be used here.
+    Unusable,
     Unknown,
 }
 
@@ -92,9 +98,13 @@ impl KeySet {
         }
         let mut set = Self::default();
         for (at, key) in keys.into_iter().enumerate() {
-            let id = key.get("kid").and_then(|id| id.as_str()).unwrap_or("without kid");
+            let name = key.get("kid").and_then(|id| id.as_str()).unwrap_or_default().to_owned();
             // What is logged of a remote document stays short.
-            let id: String = id.chars().take(80).collect();
+            let id: String = match name.as_str() {
+                "" => "without kid".to_owned(),
+                name => name.chars().take(80).collect(),
+            };
+            let is_other = is_for_something_else(&key);
             let read = if key.is_object() {
                 serde_json::from_value(key).map_err(|error| error.to_string()).and_then(read_key)
             } else {
@@ -107,7 +117,7 @@ impl KeySet {
                 Ok(key) => set.keys.push(Arc::new(key)),
                 Err(why) => {
                     set.left_out.push(format!("key {at} ({id}): {why}"));
-                    set.left_out_ids.push(id);
+                    if is_other { &mut set.other_ids } else { &mut set.unusable_ids }.push(name);
                 }
             }
         }
@@ -119,13 +129,16 @@ impl KeySet {
         self.keys.iter().map(|key| (key.id.as_str(), key.algorithm))
     }
 
-    pub(super) fn find(&self, id: &str, algorithm: Algorithm) -> Lookup {
-        let mut lookup = Lookup::Unknown;
+    pub(super) fn find(&self, id: &str, algorithm: Named) -> Lookup {
+        let is_unusable = !id.is_empty() && self.unusable_ids.iter().any(|one| one == id);
+        let mut lookup = if is_unusable { Lookup::Unusable } else { Lookup::Unknown };
         for key in self.keys.iter().filter(|key| key.id == id) {
-            if key.algorithm == algorithm {
+            if Named::Known(key.algorithm) == algorithm {
                 return Lookup::Found(Arc::clone(key));
             }
-            lookup = Lookup::OtherAlgorithm;
+            if !is_unusable {
+                lookup = Lookup::OtherAlgorithm;
+            }
         }
         lookup
     }
@@ -149,9 +162,9 @@ impl KeySet {
         changed
     }
 
-    /// Whether a key of this name is in the set and cannot be used.
+    /// Whether a key of this name is in the set and is for something else.
     pub(super) fn leaves_out(&self, id: &str) -> bool {
-        self.left_out_ids.iter().any(|one| one == id)
+        self.other_ids.iter().any(|one| one == id)
     }
 
     /// The names of the usable keys.
@@ -193,6 +206,22 @@ fn read_document(document: &[u8]) -> Result<Vec<Value>, String> {
         Value::Array(_) => Err(format!("a list; {FORM}: put the list under \"keys\"")),
         _ => Err(format!("not a JSON web key set: {FORM}")),
     }
+}
+
+/// Whether the issuer says of a key that it verifies no token, or it is a secret, which nobody may publish. Of another
+/// key that cannot be used, the tokens may be good.
+fn is_for_something_else(key: &Value) -> bool {
+    let is_for_signatures = |usage: &Value| usage.is_null() || usage == "sig";
+    let holds_verify = |ops: &Value| match ops {
+        Value::Array(ops) => ops.iter().any(|op| op == "verify"),
+        other => other.is_null(),
+    };
+    let says = |name: &str, is_for_tokens: &dyn Fn(&Value) -> bool| {
+        key.get(name).is_some_and(|value| !is_for_tokens(value))
+    };
+    says("use", &is_for_signatures)
+        || says("key_ops", &holds_verify)
+        || key.get("kty").is_some_and(|kind| kind == "oct")
 }
 
 fn read_key(jwk: Jwk) -> Result<VerificationKey, String> {

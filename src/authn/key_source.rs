@@ -28,12 +28,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, header};
-use jsonwebtoken::Algorithm;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::jws::Named;
 use super::key_set::{KeySet, Lookup, VerificationKey};
 use super::refusal::{Refusal, TokenFault};
 use crate::backoff::Backoff;
@@ -202,7 +202,7 @@ impl KeySource {
     pub(super) async fn find(
         &self,
         id: &str,
-        algorithm: Algorithm,
+        algorithm: Named,
     ) -> Result<Arc<VerificationKey>, Refusal> {
         let Some(config) = &self.config else {
             return Err(Refusal::Token(TokenFault::UnknownKey));
@@ -213,12 +213,14 @@ impl KeySource {
             return match self.lookup(config, id, algorithm)? {
                 Lookup::Found(key) => Ok(key),
                 Lookup::OtherAlgorithm => Err(Refusal::Token(TokenFault::AlgorithmOfKey)),
+                Lookup::Unusable => Err(Self::unusable(config)),
                 Lookup::Unknown => Err(self.absence(config, id, seen)),
             };
         }
         match self.lookup(config, id, algorithm)? {
             Lookup::Found(key) => Ok(key),
             Lookup::OtherAlgorithm => Err(Refusal::Token(TokenFault::AlgorithmOfKey)),
+            Lookup::Unusable => Err(Self::unusable(config)),
             // It has left the set between two looks.
             Lookup::Unknown => Err(Self::pending(config, &self.state.load())),
         }
@@ -239,7 +241,7 @@ impl KeySource {
                 }
                 Refusal::Token(TokenFault::UnknownKey)
             }
-            // The issuer has said of it that it is for something else, or we cannot use it.
+            // The issuer has said of it that it is for something else.
             Some(last) if last.succeeded && state.keys.leaves_out(id) => {
                 Refusal::Token(TokenFault::UnknownKey)
             }
@@ -256,12 +258,7 @@ impl KeySource {
     }
 
     /// Looks into the newest set. One that is too old does not count.
-    fn lookup(
-        &self,
-        config: &KeySetConfig,
-        id: &str,
-        algorithm: Algorithm,
-    ) -> Result<Lookup, Refusal> {
+    fn lookup(&self, config: &KeySetConfig, id: &str, algorithm: Named) -> Result<Lookup, Refusal> {
         let state = self.state.load();
         match state.keys.find(id, algorithm) {
             Lookup::Unknown => Ok(Lookup::Unknown),
@@ -310,6 +307,11 @@ impl KeySource {
     fn is_wanted(&self) -> bool {
         let wanted = *self.wanted.lock();
         wanted.is_some_and(|wanted| !self.state.load().has_fetched(wanted))
+    }
+
+    /// The token may be good: with a 401 a sender would drop what it has.
+    fn unusable(config: &KeySetConfig) -> Refusal {
+        Refusal::KeyUnusable { retry_after: config.cool_down }
     }
 
     fn unavailable(config: &KeySetConfig) -> Refusal {

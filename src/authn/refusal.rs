@@ -29,6 +29,13 @@ pub enum Refusal {
         /// When the set will have been fetched again.
         retry_after: Duration,
     },
+    /// The issuer's set has the key that the token names, of a kind that cannot be used. Ours to blame: the token may
+    /// well be good.
+    #[error("{UNUSABLE_KEY}; retry later")]
+    KeyUnusable {
+        /// When the set will have been fetched again.
+        retry_after: Duration,
+    },
     #[error(transparent)]
     DeviceKey(#[from] DeviceKeyFault),
     /// The key is unknown, and so is every other: the table is empty. Ours to blame.
@@ -43,6 +50,10 @@ pub enum Refusal {
     #[error("credentials cannot be checked at the moment; retry later")]
     DatabaseUnavailable,
 }
+
+/// What is said of a token's key that is of a kind that cannot be used.
+pub(super) const UNUSABLE_KEY: &str =
+    "the token's key is in the issuer's key set and cannot be used here";
 
 /// Whose token was revoked, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,7 +249,7 @@ impl Refusal {
                 | CredentialFault::Placeholder,
             ) => Reason::MalformedCredential,
             Self::Token(fault) => fault.reason(),
-            Self::KeysUnavailable { .. } => Reason::KeysUnavailable,
+            Self::KeysUnavailable { .. } | Self::KeyUnusable { .. } => Reason::KeysUnavailable,
             Self::KeyPending { .. } => Reason::KeyPending,
             Self::DeviceKey(fault) => fault.reason(),
             Self::Revoked(_) => Reason::Revoked,
@@ -257,6 +268,9 @@ impl Refusal {
             }
             Self::Revoked(revoked) => format!("{self}; user {}", revoked.user),
             Self::NoDeviceKeys => format!("{self}; the table device_key is empty"),
+            Self::KeyUnusable { .. } => format!(
+                "{self}; GET /admin/keys says why: have the issuer sign with another key (ES256, RS256)"
+            ),
             Self::Token(fault) => fault.inside(),
             other => other.to_string(),
         }
@@ -291,6 +305,13 @@ impl TokenFault {
             Self::SecondFactor { found, wanted } => {
                 format!("{self}; aal is {found}, auth.required_aal is {wanted:?}")
             }
+            Self::OauthClient { found, by } => {
+                format!("{self}; {by} is {found:?}, which auth.oauth_clients does not list")
+            }
+            Self::UnnamedOauthClient { .. } => format!(
+                "{self}: have the custom access token hook keep client_id, and list the client in \
+                 auth.oauth_clients if it is yours"
+            ),
             Self::Uncompared { setting, wanted, .. } => format!("{self}; {setting} is {wanted}"),
             Self::Algorithm(_) => format!(
                 "{self}; accepted are HS256 (auth.hs256_secret) and the algorithms of the issuer's key \
@@ -305,13 +326,6 @@ impl TokenFault {
             Self::SharedSecret => format!(
                 "{self}: auth.hs256_secret is empty (on Supabase: Project Settings, JWT Keys, legacy \
                  secret), or have the project sign with a key of its key set"
-            Self::OauthClient { found, by } => {
-                format!("{self}; {by} is {found:?}, which auth.oauth_clients does not list")
-            }
-            Self::UnnamedOauthClient { .. } => format!(
-                "{self}: have the custom access token hook keep client_id, and list the client in \
-                 auth.oauth_clients if it is yours"
-            ),
             ),
             other => other.to_string(),
         }

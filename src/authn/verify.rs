@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jsonwebtoken::Algorithm;
 
 use super::claims::{Claims, is_expired};
-use super::jws::Jws;
+use super::jws::{Jws, Named};
 use super::key_set::VerificationKey;
 use super::key_source::KeySource;
 use super::principal::Principal;
@@ -72,12 +72,16 @@ impl Verifier {
         &self,
         jws: &Jws<'_>,
     ) -> Result<(Claims, Arc<VerificationKey>), Refusal> {
-        if jws.algorithm == Algorithm::HS256 {
+        if jws.algorithm == Named::Known(Algorithm::HS256) {
             // Supabase gives legacy tokens a kid too, but the secrets have no names.
             return verify_by_secret(jws, &self.shared_secrets).map_err(Refusal::Token);
         }
-        let id = jws.key_id.as_deref().ok_or(Refusal::Token(TokenFault::NoKeyId))?;
-        let key = self.keys.find(id, jws.algorithm).await?;
+        let absent = |fault| Refusal::Token(jws.algorithm.or(fault));
+        let id = jws.key_id.as_deref().ok_or_else(|| absent(TokenFault::NoKeyId))?;
+        let key = self.keys.find(id, jws.algorithm).await.map_err(|refusal| match refusal {
+            Refusal::Token(fault) => absent(fault),
+            ours => ours,
+        })?;
         let claims = verify_signature(jws, &key).map_err(Refusal::Token)?;
         Ok((claims, key))
     }
@@ -115,7 +119,7 @@ pub(super) fn verify_by_secret(
 /// Checks a signature by the algorithm *of the key*; the caller has found the key by a name and an
 /// algorithm that agree with it, and this does not rely on that.
 pub(super) fn verify_signature(jws: &Jws<'_>, key: &VerificationKey) -> Result<Claims, TokenFault> {
-    if jws.algorithm != key.algorithm {
+    if jws.algorithm != Named::Known(key.algorithm) {
         return Err(TokenFault::AlgorithmOfKey);
     }
     let fits = jsonwebtoken::crypto::verify(

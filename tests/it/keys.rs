@@ -112,9 +112,49 @@ async fn one_bad_key_does_not_spoil_the_set() {
     assert_eq!(fixture.query(&fixture.issuer.key).await.status, 200);
     assert_eq!(fixture.query(&other).await.status, 200);
     assert_eq!(fixture.query(&encryption).await.status, 401);
-    assert_eq!(fixture.query(&mismatched).await.status, 401);
+    // Signed by a key of the issuer's that cannot be used: the token may be good, and a sender keeps its data.
+    assert_eq!(fixture.query(&mismatched).await.status, 503);
     let symmetric = SigningKey::secret(b"secret").named("oct");
     assert_eq!(fixture.query(&symmetric).await.status, 401);
+}
+
+// Supabase Auth can sign with ES512. Every sender got 401, which they do not repeat.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_of_nothing_but_unsupported_keys_is_no_fault_of_the_tokens() {
+    let (issuer, upstream) = (Issuer::start().await, Upstream::start(ok).await);
+    let kind =
+        json!({"kty": "EC", "crv": "P-521", "alg": "ES512", "kid": "large", "x": "AA", "y": "AA"});
+    let secret = json!({"kty": "oct", "kid": "secret", "alg": "HS256", "k": "c2VjcmV0"});
+    issuer.publish_document(json!({"keys": [kind, secret]}).to_string().as_bytes());
+    let fixture =
+        ProxyFixture { proxy: start(&issuer, &upstream, &[]).await, issuer, _upstream: upstream };
+    let token = |header: serde_json::Value| {
+        use base64::Engine as _;
+        let part = |text: String| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+        format!("{}.{}.AAAA", part(header.to_string()), part("{}".to_owned()))
+    };
+    let ask = async |header: serde_json::Value| {
+        fixture.proxy.client().bearer(&token(header)).get(QUERY).await
+    };
+    let answer = ask(json!({"alg": "ES512", "kid": "large"})).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(!answer.header("retry-after").is_empty());
+    assert!(answer.text.contains("cannot be used here"), "{answer:?}");
+    for words in ["have the issuer sign with another key", "its type EC (P-521) is not supported"] {
+        wait_until("the log says what to do", Duration::from_secs(5), async || {
+            fixture.proxy.process.log().contains(words)
+        })
+        .await;
+    }
+    for header in [
+        json!({"alg": "HS256", "kid": "secret"}),
+        json!({"alg": "HS512", "kid": "large"}),
+        json!({"alg": "none", "kid": "large"}),
+        json!({"alg": "ES512"}),
+    ] {
+        let answer = ask(header.clone()).await;
+        assert_eq!(answer.status, 401, "{header}: {answer:?}");
+    }
 }
 
 // observatorium fetches again without a limit; others let one address block a rotation.

@@ -184,6 +184,43 @@ fn every_key_that_is_left_out_has_its_reason() {
     assert!(set.left_out()[6].contains("key 6 (secret): its type oct"), "{:?}", set.left_out());
 }
 
+// An issuer that changed to a key of another kind: its senders got 401 and dropped what they had.
+#[test]
+fn a_key_of_a_kind_that_is_not_supported_is_told_from_one_for_something_else() {
+    let curve = elliptic_key("P-256");
+    let (x, y) = (encode(&curve.x), encode(&curve.y));
+    let long = "k".repeat(200);
+    let keys = json!({"keys": [
+        {"kty": "EC", "crv": "P-521", "alg": "ES512", "kid": "curve", "x": x, "y": y},
+        {"kty": "AKP", "alg": "ML-DSA-44", "kid": long, "pub": "AA"},
+        {"kty": "EC", "crv": "P-256", "alg": "ES512", "kid": "algorithm", "x": x, "y": y},
+        {"kty": "RSA", "use": "sig", "kid": "short", "n": "AQAB", "e": "AQAB"},
+        {"kty": "OKP", "crv": "Ed448", "kid": "use", "use": "enc", "x": x},
+        {"kty": "OKP", "crv": "Ed448", "kid": "ops", "key_ops": ["sign"], "x": x},
+        {"kty": "oct", "kid": "secret", "alg": "HS256", "k": "c2VjcmV0"},
+        {"kty": "EC", "crv": "P-521", "x": x, "y": y}, 7,
+    ]});
+    let set = KeySet::parse(keys.to_string().as_bytes()).unwrap();
+    assert!(set.is_empty());
+    let is_unusable = |id: &str| {
+        let named = [Named::Known(Algorithm::ES256), Named::Unsupported("ES512")];
+        let found = named.map(|named| matches!(set.find(id, named), Lookup::Unusable));
+        assert_eq!(found[0], found[1], "{id}");
+        found[0]
+    };
+    for id in ["curve", &long, "algorithm", "short"] {
+        assert!(is_unusable(id) && !set.leaves_out(id), "{id}");
+    }
+    for id in ["use", "ops", "secret"] {
+        assert!(!is_unusable(id) && set.leaves_out(id), "{id}");
+    }
+    assert!(!is_unusable("") && !is_unusable("made up"));
+    // A secret that is published is no key, for whatever it is taken.
+    for algorithm in [Algorithm::HS256, Algorithm::ES256, Algorithm::RS256] {
+        assert!(matches!(set.find("secret", Named::Known(algorithm)), Lookup::Unknown));
+    }
+}
+
 proptest! {
     #[test]
     fn no_document_panics(text in "\\PC{0,60}", bytes in proptest::collection::vec(any::<u8>(), 0..80)) {

@@ -1,11 +1,12 @@
+use jsonwebtoken::Algorithm;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-
 use tokio::time::sleep;
-use super::*;
 
+use super::*;
 use crate::clock::suspend;
+
 const COOL_DOWN: Duration = Duration::from_millis(50);
 
 fn config(url: &str) -> KeySetConfig {
@@ -76,7 +77,7 @@ async fn fetched_from(answers: Vec<Option<String>>) -> Arc<KeySource> {
 }
 
 async fn refusal(source: &KeySource, id: &str) -> Option<Refusal> {
-    source.find(id, Algorithm::ES256).await.err()
+    source.find(id, Named::Known(Algorithm::ES256)).await.err()
 }
 
 const TEN_MINUTES_OLD: &str = "Age: 600\r\n";
@@ -243,7 +244,6 @@ fn an_age_that_cannot_be_read_says_nothing() {
     assert_eq!((age(&["2147483649"]), age(&[TOO_LARGE])), (largest, largest));
 }
 
-// One forgotten device with an old token.
 // `Instant` stands still while the machine is suspended: keys of before were used for `jwks_max_age` more.
 #[tokio::test]
 async fn a_set_of_before_a_suspension_is_as_old_as_it_is() {
@@ -273,6 +273,7 @@ async fn what_was_absent_before_a_suspension_is_looked_for_again() {
     assert_eq!(refusal(&source, "b").await, None);
 }
 
+// One forgotten device with an old token.
 #[tokio::test]
 async fn an_absent_key_is_looked_for_again_after_a_minute() {
     let (source, now) = (idle(), Instant::now());
