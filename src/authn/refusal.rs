@@ -267,6 +267,9 @@ impl Refusal {
                 format!("{self}; device {device}")
             }
             Self::Revoked(revoked) => format!("{self}; user {}", revoked.user),
+            Self::SessionEnded => format!(
+                "{self}; auth.sessions (or database.session_query) does not have it, or the user is banned"
+            ),
             Self::NoDeviceKeys => format!("{self}; the table device_key is empty"),
             Self::KeyUnusable { .. } => format!(
                 "{self}; GET /admin/keys says why: have the issuer sign with another key (ES256, RS256)"
@@ -317,6 +320,10 @@ impl TokenFault {
                 "{self}; accepted are HS256 (auth.hs256_secret) and the algorithms of the issuer's key \
                  set"
             ),
+            Self::UnknownKey => format!(
+                "{self}; the token is another issuer's, or the key was revoked: GET /admin/keys has the set"
+            ),
+            Self::Anonymous => format!("{self}; auth.allow_anonymous is false"),
             Self::Expired(times) => format!("{self}; exp is {times}"),
             Self::NotYetValid(times) => format!("{self}; nbf is {times}"),
             Self::IssuedInFuture(times) => format!("{self}; iat is {times}"),
