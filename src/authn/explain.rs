@@ -259,7 +259,9 @@ fn check_signature(
         Lookup::Unknown => {
             let absent = match jws.algorithm {
                 Named::Known(_) => describe_absence(keys),
-                unsupported => unsupported.or(TokenFault::UnknownKey).inside(),
+                unsupported @ Named::Unsupported(_) => {
+                    unsupported.or(TokenFault::UnknownKey).inside()
+                }
             };
             explanation.step("key", Err(absent));
             return None;

@@ -491,7 +491,7 @@ async fn what_was_read_before_a_suspension_is_read_again_and_as_old_as_it_is() {
     clock::suspend(Duration::from_secs(10));
     assert_eq!(scene.value(1).await, Some("removed meanwhile"));
     scene.table.away.store(true, Ordering::Relaxed);
-    clock::suspend(RULES.stale_max_age - Duration::from_secs(5));
+    clock::suspend(RULES.stale_max_age.saturating_sub(Duration::from_secs(5)));
     assert!(matches!(scene.directory.find(&1).await.unwrap().origin, Origin::Stale(_)));
     clock::suspend(Duration::from_secs(10));
     assert!(scene.directory.find(&1).await.is_err());
