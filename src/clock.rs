@@ -67,7 +67,7 @@ impl Clock {
 /// are compared with each other only; a timer takes what is left until one of them.
 pub fn boot_instant() -> Instant {
     let now = Instant::now();
-    now.checked_add(Absences::look().total).unwrap_or(now)
+    now.checked_add(Absences::at(now).total).unwrap_or(now)
 }
 
 /// The time since a [`boot_instant`].
@@ -77,7 +77,7 @@ pub fn elapsed_since(at: Instant) -> Duration {
 
 /// How often the machine is known to have been suspended.
 pub fn absences() -> u64 {
-    Absences::look().count
+    Absences::at(Instant::now()).count
 }
 
 /// Waits as long as that by [`boot_instant`]: after a suspension, for no longer than a moment more.

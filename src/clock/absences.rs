@@ -9,6 +9,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Clock;
 
 /// What is known of suspensions until now.
@@ -39,19 +41,33 @@ const LEAST_MILLIS: i64 = 1_000;
 const MOST_MILLIS: i64 = 100 * 365 * 86_400_000;
 const UNKNOWN: i64 = i64::MIN;
 
+/// How often the clocks are compared, by the monotonic one: requests ask several times each, and a clock is not
+/// read for nothing.
+const PAUSE_MILLIS: i64 = 50;
+/// When they are compared next.
+static NEXT: AtomicI64 = AtomicI64::new(0);
+
 impl Absences {
-    /// Compares the two clocks.
-    pub(super) fn look() -> Self {
+    /// What is known now. The clocks were compared a moment ago at most.
+    pub(super) fn at(now: Instant) -> Self {
+        let now = millis(now.into_std().saturating_duration_since(*BEGAN));
+        if cfg!(test) || now >= NEXT.load(Ordering::Relaxed) {
+            NEXT.store(now.saturating_add(PAUSE_MILLIS), Ordering::Relaxed);
+            Self::compare();
+        }
+        let known = COUNTS.known();
+        #[cfg(test)]
+        let known = tests::with_those_of_the_test(known);
+        known
+    }
+
+    fn compare() {
         let monotonic = millis(BEGAN.elapsed());
         let wall = millis(Clock::system().now());
         // A thread that has to wait for the processor in between reads two times that do not belong together.
         if millis(BEGAN.elapsed()).saturating_sub(monotonic) < MOST_BETWEEN_MILLIS {
             COUNTS.note(wall, monotonic);
         }
-        let known = COUNTS.known();
-        #[cfg(test)]
-        let known = tests::with_those_of_the_test(known);
-        known
     }
 }
 
