@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start should say why")]
 
 use std::hint::black_box;
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use mimir_tenant_proxy::clock::Clock;
 use mimir_tenant_proxy::config::{Config, Environment};
 use mimir_tenant_proxy::edge::RequestId;
 use mimir_tenant_proxy::limits::Limits;
+use mimir_tenant_proxy::mimir::otlp::{OtlpLimits, OtlpScanner};
 use mimir_tenant_proxy::mimir::ruler::RulerLimits;
 use mimir_tenant_proxy::mimir::ruler::{RuleGroup, StoredGroup, StoredRule};
 use mimir_tenant_proxy::record::{Outlets, Record, RequestOutcome};
@@ -184,5 +186,58 @@ fn rules(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, decisions, rules);
+/// A field of protobuf with a length.
+fn field(number: u8, contents: &[u8]) -> Vec<u8> {
+    let mut field = vec![number << 3 | 2];
+    prost::encoding::encode_varint(contents.len() as u64, &mut field);
+    field.extend_from_slice(contents);
+    field
+}
+
+/// An export of 2,000 gauges with eight attributes each, as a collector sends it: 448 kB, and 27 kB of gzip.
+fn export() -> Vec<u8> {
+    let attribute = |number: usize, value: &str| {
+        let value = field(2, &field(1, value.as_bytes()));
+        field(7, &[field(1, format!("attribute_{number}").as_bytes()), value].concat())
+    };
+    let metric = |at: usize| {
+        let attributes = (0..8).flat_map(|number| attribute(number, &format!("value {}", at % 40)));
+        let time = [&[3 << 3 | 1][..], &(1_800_000_000_u64 + at as u64).to_le_bytes()].concat();
+        let number = [&[4 << 3 | 1][..], &(at as f64 * 0.37).to_le_bytes()].concat();
+        let point = [attributes.collect(), time, number].concat();
+        field(2, &[field(1, b"hub_temperature_celsius"), field(5, &field(1, &point))].concat())
+    };
+    let metrics: Vec<u8> = (0..2_000).flat_map(metric).collect();
+    field(1, &field(2, &metrics))
+}
+
+fn exports(criterion: &mut Criterion) {
+    let plain = export();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(&plain).expect("gzip");
+    let zipped = encoder.finish().expect("gzip");
+    println!("an export of {} bytes, {} of gzip", plain.len(), zipped.len());
+    let limits = OtlpLimits { bytes: 16 << 20, unchecked: Vec::new() };
+    for (name, encoding, body) in [("plain", "", &plain), ("gzip", "gzip", &zipped)] {
+        let headers: HeaderMap = [
+            (http::header::CONTENT_TYPE, "application/x-protobuf"),
+            (http::header::CONTENT_ENCODING, encoding),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name, http::HeaderValue::from_static(value)))
+        .collect();
+        criterion.bench_function(&format!("mimir: an export of 2,000 points, {name}"), |bencher| {
+            bencher.iter(|| {
+                let scanner = OtlpScanner::for_body(&headers, &limits).expect("its headers");
+                let mut scanner = scanner.expect("one that reads");
+                for piece in body.chunks(16 << 10) {
+                    scanner.push(black_box(piece)).expect("an export");
+                }
+                scanner.end().expect("its end");
+            });
+        });
+    }
+}
+
+criterion_group!(benches, decisions, exports, rules);
 criterion_main!(benches);
