@@ -130,8 +130,8 @@ async fn a_set_of_nothing_but_unsupported_keys_is_no_fault_of_the_tokens() {
         ProxyFixture { proxy: start(&issuer, &upstream, &[]).await, issuer, _upstream: upstream };
     let token = |header: serde_json::Value| {
         use base64::Engine as _;
-        let part = |text: String| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
-        format!("{}.{}.AAAA", part(header.to_string()), part("{}".to_owned()))
+        let encode = |text: String| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+        format!("{}.{}.AAAA", encode(header.to_string()), encode("{}".to_owned()))
     };
     let ask = async |header: serde_json::Value| {
         fixture.proxy.client().bearer(&token(header)).get(QUERY).await

@@ -38,9 +38,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("console", &["config", "route"]),
     ("edge", &["config"]),
     ("mimir_profile", &["config", "mimir", "spelling", "yaml"]),
-    ("store", &["backoff", "config", "labels", "tenancy"]),
+    ("store", &["backoff", "clock", "config", "labels", "tenancy"]),
     ("telemetry", &["clock", "config", "labels", "reason", "route", "version"]),
-    ("directory", &["config", "store", "telemetry"]),
+    ("directory", &["clock", "config", "store", "telemetry"]),
     (
         "otlp",
         &["backoff", "causes", "config", "http_client", "labels", "telemetry", "trace", "version"],
