@@ -189,7 +189,7 @@ impl Polls for Copy {
 }
 
 impl Session for SimulatedSession {
-    async fn ping(&mut self) -> Result<(), StoreError> {
+    async fn prove(&mut self) -> Result<(), StoreError> {
         self.copy.travel().await;
         {
             let mut server = self.copy.world.server.lock();

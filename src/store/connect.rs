@@ -25,16 +25,38 @@ pub(super) struct Server {
     login: Login,
     connect_timeout: Duration,
     pools: Mutex<Vec<PgPool>>,
+    sessions: Mutex<Sessions>,
+}
+
+/// Whether a connection leads to one session of the server for as long as it lasts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Sessions {
+    /// It was not proven yet, or not since the feed was lost.
+    #[default]
+    Unknown,
+    Kept,
+    /// A transaction pooler is in between.
+    Lost,
 }
 
 impl Server {
     pub(super) fn new(config: &DatabaseConfig) -> Result<Self, StoreError> {
         let login = Login::new(options_of(config)?);
-        Ok(Self { login, connect_timeout: config.connect_timeout, pools: Mutex::default() })
+        let connect_timeout = config.connect_timeout;
+        Ok(Self { login, connect_timeout, pools: Mutex::default(), sessions: Mutex::default() })
     }
 
     pub(super) fn login(&self) -> &Login {
         &self.login
+    }
+
+    pub(super) fn sessions(&self) -> Sessions {
+        *self.sessions.lock()
+    }
+
+    /// What was proven of a connection holds for all: they go the same way.
+    pub(super) fn note_sessions(&self, sessions: Sessions) {
+        *self.sessions.lock() = sessions;
     }
 
     /// Has new connections log in as another server's do. Open ones stay.

@@ -4,17 +4,21 @@
 //! lost with it; so each new connection begins a new *epoch*, and what was read in an earlier epoch
 //! is read again before it is used.
 //!
-//! A dead connection looks like silence. A heartbeat finds it within a second.
+//! A dead connection looks like silence. A heartbeat finds it within a second. A pooler that has become a transaction
+//! pooler looks like silence as well, and answers heartbeats: notifications go to a session that nobody listens to. So
+//! each heartbeat asks whether its session listens, and every few seconds a notification of our own has to come back.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgNotification};
-use sqlx::{AssertSqlSafe, Executor as _};
+use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::connect::Sessions;
 use super::{KeyHash, Store, StoreError};
 use crate::backoff::Backoff;
 use crate::clock;
@@ -56,6 +60,10 @@ const HEARTBEAT: Duration = Duration::from_millis(400);
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(600);
 /// How long it may take until a connection listens.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// The time between two notifications of our own.
+const PROOF: Duration = Duration::from_secs(5);
+/// The number of the first of them.
+const FIRST_ECHO: u64 = 1;
 /// How long a notification of our own may take to come back.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(3);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -108,6 +116,12 @@ impl Feed {
                 listened = self.listen(&store, &on_change) => listened,
             };
             let was_connected = self.is_connected();
+            let is_pooled = listened == Err(behind_a_pooler());
+            store.0.server.note_sessions(if is_pooled {
+                Sessions::Lost
+            } else {
+                Sessions::Unknown
+            });
             if was_connected {
                 backoff.reset();
                 self.end();
@@ -134,34 +148,100 @@ impl Feed {
         on_change: &impl Fn(TableChange),
     ) -> Result<(), StoreError> {
         let connecting = timeout(CONNECT_TIMEOUT, store.listener()).await;
-        let mut listener = connecting.map_err(|_| lost("no answer"))??;
+        let mut listening = connecting.map_err(|_| lost("no answer"))??;
+        store.0.server.note_sessions(Sessions::Kept);
         self.begin();
         tracing::info!("LISTEN connection established");
         on_change(TableChange::Anything);
+
         let mut next_beat = Instant::now() + HEARTBEAT;
+        // The last echo that was sent, and when it has to be back.
+        let (mut sent, mut due) = (FIRST_ECHO, None);
+        let channel = listening.echo.clone();
+        let mut sending = pin!(store.send_echo_later(&channel, sent + 1));
         loop {
             tokio::select! {
-                heard = listener.try_recv() => match heard? {
-                    Some(notification) => {
-                        if let Some(change) = read(&notification) {
-                            on_change(change);
-                        }
-                    }
+                received = listening.listener.try_recv() => match received? {
+                    Some(notification) => listening.take(&notification, on_change),
                     None => return Err(lost("the connection was closed")),
                 },
                 () = sleep_until(next_beat) => {
-                    let alive = timeout(HEARTBEAT_TIMEOUT, listener.execute("select 1")).await;
-                    alive.map_err(|_| heartbeat_failed())??;
+                    listening.beat().await?;
                     // The server answers, whatever a look-up has met.
                     self.note_away(false);
                     next_beat = Instant::now() + HEARTBEAT;
+                }
+                was_sent = &mut sending => {
+                    // One that could not be sent proves nothing.
+                    if was_sent.is_ok() {
+                        (sent, due) = (sent + 1, Some(Instant::now() + ECHO_TIMEOUT));
+                    }
+                    sending.set(store.send_echo_later(&channel, sent + 1));
+                }
+                () = until(due) => {
+                    listening.must_have_heard(sent, on_change).await?;
+                    due = None;
                 }
             }
         }
     }
 }
 
-fn behind_a_pooler() -> StoreError {
+/// Never, if there is no such time.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A connection that listens.
+struct Listening {
+    listener: PgListener,
+    /// The channel of notifications of our own.
+    echo: String,
+    /// The number of the last of them that came back.
+    heard: u64,
+}
+
+impl Listening {
+    fn take(&mut self, notification: &PgNotification, on_change: impl Fn(TableChange)) {
+        if notification.channel() == self.echo {
+            self.heard = notification.payload().parse().unwrap_or(self.heard);
+        } else if let Some(change) = read(notification) {
+            on_change(change);
+        }
+    }
+
+    /// Asks whether the session listens. As one message: a prepared statement is two, which a transaction pooler may
+    /// send to two servers.
+    async fn beat(&mut self) -> Result<(), StoreError> {
+        let sql = format!(
+            "select count(*) as channels from pg_listening_channels() as channel \
+             where channel in ('{CHANNEL}', '{}')",
+            self.echo
+        );
+        let asked = self.listener.fetch_one(sqlx::raw_sql(AssertSqlSafe(sql)));
+        let row = timeout(HEARTBEAT_TIMEOUT, asked).await.map_err(|_| heartbeat_failed())??;
+        if row.try_get::<i64, _>("channels")? == 2 { Ok(()) } else { Err(behind_a_pooler()) }
+    }
+
+    /// Its time is over. If the connection answers a query, the database is not merely slow; and what has arrived is in
+    /// the buffer after that, if it was this process that stood still.
+    async fn must_have_heard(
+        &mut self,
+        number: u64,
+        on_change: impl Fn(TableChange),
+    ) -> Result<(), StoreError> {
+        self.beat().await?;
+        while let Some(notification) = self.listener.next_buffered() {
+            self.take(&notification, &on_change);
+        }
+        if self.heard < number { Err(behind_a_pooler()) } else { Ok(()) }
+    }
+}
+
+pub(super) fn behind_a_pooler() -> StoreError {
     StoreError::Unfit(
         "notifications (LISTEN) do not arrive, as behind a transaction pooler; use the direct \
          connection or the session pooler, both on port 5432 on Supabase"
@@ -180,40 +260,57 @@ fn lost(why: &str) -> StoreError {
 impl Store {
     /// A connection that listens, proven by a notification of our own: a transaction pooler accepts
     /// `LISTEN` and then delivers nothing.
-    async fn listener(&self) -> Result<PgListener, StoreError> {
+    async fn listener(&self) -> Result<Listening, StoreError> {
         let mut listener = self.0.server.listener().await?;
         listener.eager_reconnect(false);
-        listener.listen(CHANNEL).await?;
         let echo = format!("{CHANNEL}_echo_{}", Uuid::new_v4().simple());
-        listener.listen(&echo).await?;
-        let notify = AssertSqlSafe(format!("select pg_notify('{echo}', '')"));
-        // Not a prepared statement: a transaction pooler would fail on that, with a worse text. The
-        // notification may come back on the same server connection, which is proof as well.
-        let mut connection = self.0.server.acquire(&self.0.side).await?;
-        connection.execute(sqlx::raw_sql(notify)).await.map_err(|error| match error {
-            sqlx::Error::Protocol(_) => behind_a_pooler(),
-            error => error.into(),
-        })?;
-        drop(connection);
+        listener.listen_all([CHANNEL, &echo]).await?;
+        let mut listening = Listening { listener, echo, heard: 0 };
+        self.send_echo(&listening.echo, FIRST_ECHO).await?;
+        // A change during the proof is covered: everything is read again after it.
+        let ignored = |_: TableChange| {};
         let heard = timeout(ECHO_TIMEOUT, async {
-            loop {
-                match listener.try_recv().await? {
-                    Some(notification) if notification.channel() == echo => return Ok(()),
-                    // A change during the proof is covered: everything is read again after it.
-                    Some(_) => {}
+            while listening.heard < FIRST_ECHO {
+                match listening.listener.try_recv().await? {
+                    Some(notification) => listening.take(&notification, ignored),
                     None => return Err(lost("the connection was closed")),
                 }
             }
+            Ok(())
         });
-        let Ok(heard) = heard.await else {
-            // Nothing came. If the connection answers a query, the database is not merely slow.
-            let alive = timeout(HEARTBEAT_TIMEOUT, listener.execute("select 1")).await;
-            alive.map_err(|_| lost("no answer to the heartbeat"))??;
-            return Err(behind_a_pooler());
-        };
-        heard?;
-        listener.unlisten(&echo).await?;
-        Ok(listener)
+        match heard.await {
+            Ok(heard) => heard?,
+            Err(_) => listening.must_have_heard(FIRST_ECHO, ignored).await?,
+        }
+        Ok(listening)
+    }
+
+    /// Notifies a listening connection of ours, by another one. It may come back on the session that listens, which
+    /// then answers the other connection: that is proof as well.
+    async fn send_echo(&self, channel: &str, number: u64) -> Result<(), StoreError> {
+        // Not a prepared statement: a transaction pooler would fail on that, with a worse text.
+        let notify = AssertSqlSafe(format!("select pg_notify('{channel}', '{number}')"));
+        let mut connection = self.0.server.acquire(&self.0.side).await?;
+        let sent = connection.execute(sqlx::raw_sql(notify)).await;
+        sent.map(drop).map_err(|error| match error {
+            sqlx::Error::Protocol(_) => behind_a_pooler(),
+            error => error.into(),
+        })
+    }
+
+    async fn send_echo_later(&self, channel: &str, number: u64) -> Result<(), StoreError> {
+        sleep(PROOF).await;
+        let (store, channel) = (self.clone(), channel.to_owned());
+        self.run(async move { store.send_echo(&channel, number).await }).await
+    }
+
+    /// Proves that a connection leads to one session for as long as it lasts, if nothing has proven that yet.
+    pub(super) async fn prove_sessions(&self) -> Result<(), StoreError> {
+        let proven = self.listener().await.map(drop);
+        if proven == Err(behind_a_pooler()) {
+            self.0.server.note_sessions(Sessions::Lost);
+        }
+        proven
     }
 
     /// Checks once that notifications arrive.

@@ -48,6 +48,7 @@ mod operations;
 mod outage;
 mod own_tables;
 mod pages;
+mod poolers;
 mod profiles;
 mod proxy_protocol;
 mod reads;

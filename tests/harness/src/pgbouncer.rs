@@ -14,11 +14,14 @@ use crate::postgres::Postgres;
 use crate::process::{Process, free_port, wait_until};
 use crate::user;
 
+const CONFIG: &str = "pgbouncer.ini";
+
 /// A running PgBouncer.
 pub struct PgBouncer {
     process: Process,
     port: u16,
-    _directory: TempDir,
+    postgres: SocketAddr,
+    directory: TempDir,
 }
 
 impl PgBouncer {
@@ -37,7 +40,7 @@ impl PgBouncer {
         let directory = TempDir::with_prefix("pgbouncer-").expect("directory");
         let port = free_port();
         let program = part("pgbouncer");
-        let config = directory.path().join("pgbouncer.ini");
+        let config = directory.path().join(CONFIG);
         let text = configuration(pool_mode, port, postgres) + prepared_statements(&program);
         std::fs::write(&config, text).expect("config");
         user::give(directory.path());
@@ -46,9 +49,34 @@ impl PgBouncer {
             Process::start_with("pgbouncer", &privileges, &program, directory.path(), |command| {
                 command.arg(&config);
             });
-        let mut bouncer = Self { process, port, _directory: directory };
+        let mut bouncer = Self { process, port, postgres, directory };
         bouncer.wait_ready().await;
         bouncer
+    }
+
+    /// From now on it lends a server connection for one transaction only, also to clients that are connected.
+    pub async fn become_transaction(&self) {
+        self.reload("transaction").await;
+    }
+
+    /// From now on it lends a server connection for as long as the client stays.
+    pub async fn become_session(&self) {
+        self.reload("session").await;
+    }
+
+    async fn reload(&self, pool_mode: &str) {
+        let text = configuration(pool_mode, self.port, self.postgres)
+            + prepared_statements(&part("pgbouncer"));
+        std::fs::write(self.directory.path().join(CONFIG), text).expect("config");
+        let connected = tokio_postgres::connect(&self.console(), NoTls).await;
+        let (client, connection) = connected.expect("console");
+        tokio::spawn(connection);
+        client.simple_query("RELOAD").await.expect("reload");
+    }
+
+    /// Its own database, which it answers without a server.
+    fn console(&self) -> String {
+        format!("postgres://postgres@{}/pgbouncer", self.address())
     }
 
     /// The address of a database by way of it. The database is one of the cluster it was started
@@ -68,8 +96,7 @@ impl PgBouncer {
     }
 
     async fn wait_ready(&mut self) {
-        // Its own database, which it answers without a server.
-        let console = format!("postgres://postgres@{}/pgbouncer", self.address());
+        let console = self.console();
         let process = &mut self.process;
         wait_until("PgBouncer takes connections", Duration::from_secs(20), async || {
             assert!(process.is_running(), "PgBouncer does not start\n{}", process.log());
@@ -89,6 +116,7 @@ fn configuration(pool_mode: &str, port: u16, postgres: SocketAddr) -> String {
          listen_port = {port}\n\
          unix_socket_dir =\n\
          auth_type = any\n\
+         admin_users = postgres\n\
          pool_mode = {pool_mode}\n\
          max_client_conn = 500\n\
          ; how soon it tries again after the server was away: the default would be 15 s\n\
