@@ -92,6 +92,11 @@ fn fitting(rows: &[GuardText]) -> usize {
     fit.count().max(1)
 }
 
+/// Rows that one statement reads or confirms, of which it reads at least one and else [`MOST_READ`].
+const PIECE: usize = 500;
+/// Bytes as they are stored, which may be compressed.
+const MOST_READ: usize = 1 << 19;
+
 /// A confirmation ends: the same deletion, months later, is not confirmed by it.
 const IS_CONFIRMED: &str = "confirmed_at > now() - interval '15 minutes'";
 
@@ -150,12 +155,29 @@ impl Store {
     ) -> Result<HashMap<OrganisationId, HashSet<String>>, StoreError> {
         let condition = format!("{IS_CONFIRMED} and ($1::text is null or organisation_id = $1)");
         let only = only.map(|organisation| organisation.to_string());
-        let mut confirmed: HashMap<OrganisationId, HashSet<String>> = HashMap::new();
-        for row in self.read_guards(condition, vec![only]).await? {
+        self.read_keys(condition, vec![only]).await
+    }
+
+    /// The keys of all rules of a hold, by organisation.
+    pub async fn held_keys(
+        &self,
+        id: String,
+    ) -> Result<HashMap<OrganisationId, HashSet<String>>, StoreError> {
+        self.read_keys("id = $1".to_owned(), vec![Some(id)]).await
+    }
+
+    async fn read_keys(
+        &self,
+        condition: String,
+        values: Vec<Option<String>>,
+    ) -> Result<HashMap<OrganisationId, HashSet<String>>, StoreError> {
+        let mut all: HashMap<OrganisationId, HashSet<String>> = HashMap::new();
+        let keep = |row: GuardRow| {
             let keys = row.rules.into_iter().map(|rule| rule.key);
-            confirmed.entry(row.organisation).or_default().extend(keys);
-        }
-        Ok(confirmed)
+            all.entry(row.organisation).or_default().extend(keys);
+        };
+        self.read_guards(condition, values, keep).await?;
+        Ok(all)
     }
 
     /// The rows of a hold, of one organisation or of all.
@@ -166,7 +188,9 @@ impl Store {
     ) -> Result<Vec<GuardRow>, StoreError> {
         let condition = "id = $1 and ($2::text is null or organisation_id = $2)".to_owned();
         let organisation = organisation.map(|organisation| organisation.to_string());
-        self.read_guards(condition, vec![Some(id), organisation]).await
+        let mut rows = Vec::new();
+        self.read_guards(condition, vec![Some(id), organisation], |row| rows.push(row)).await?;
+        Ok(rows)
     }
 
     /// The holds of single organisations, with their rules.
@@ -176,24 +200,44 @@ impl Store {
              and sync.organisation_id = held.organisation_id)",
             self.own("alert_rule_sync")
         );
-        self.read_guards(condition, Vec::new()).await
+        let mut rows = Vec::new();
+        self.read_guards(condition, Vec::new(), |row| rows.push(row)).await?;
+        Ok(rows)
     }
 
+    /// Reads holds in pieces: one of all organisations may have a hundred megabytes, which no statement reads in the
+    /// time of a query.
     async fn read_guards(
         &self,
         condition: String,
         values: Vec<Option<String>>,
-    ) -> Result<Vec<GuardRow>, StoreError> {
+        mut each: impl FnMut(GuardRow),
+    ) -> Result<(), StoreError> {
+        // What is stored outside its row is not fetched to know its size.
+        let (organisation, id) = (values.len() + 1, values.len() + 2);
         let sql = format!(
-            "select id, organisation_id, overall, rules::text as rules from {} as held \
-             where {condition} order by organisation_id, id",
+            "select id, organisation_id, overall, rules::text as rules from \
+             (select *, sum(size) over (order by organisation_id, id) - size as before from \
+             (select id, organisation_id, overall, rules, pg_column_size(rules) as size from {} as held \
+             where {condition} and (organisation_id, id) > (${organisation}, ${id}) \
+             order by organisation_id, id limit {PIECE}) as next) as piece \
+             where before < {MOST_READ} order by organisation_id, id",
             self.own("alert_rule_guard")
         );
-        let query = values.into_iter().fold(statement(sql), sqlx::query::Query::bind);
-        self.fetch(query, |rows| {
-            rows.iter().map(|row| read_row(row).map_err(StoreError::from)).collect()
-        })
-        .await
+        let mut last = (String::new(), String::new());
+        loop {
+            let query =
+                values.iter().cloned().fold(statement(sql.clone()), sqlx::query::Query::bind);
+            let query = query.bind(last.0).bind(last.1);
+            let piece: Vec<GuardRow> = self
+                .fetch(query, |rows| {
+                    rows.iter().map(|row| read_row(row).map_err(StoreError::from)).collect()
+                })
+                .await?;
+            let Some(end) = piece.last() else { return Ok(()) };
+            last = (end.organisation.to_string(), end.id.clone());
+            piece.into_iter().for_each(&mut each);
+        }
     }
 
     /// Ends an organisation's confirmations: they were carried out, or are no longer needed.
@@ -233,15 +277,14 @@ impl Store {
             }
         }
         let sql = format!(
-            "update {} set confirmed_by = $2, confirmed_at = now() \
-             where id = $1 and ($3::text is null or organisation_id = $3)",
+            "update {} set confirmed_by = $2, confirmed_at = now() where id = $1 and organisation_id = any($3)",
             self.own("alert_rule_guard")
         );
-        let query = statement(sql)
-            .bind(id)
-            .bind(by)
-            .bind(organisation.map(|organisation| organisation.to_string()));
-        self.execute(query).await?;
+        let whose: Vec<String> = named.iter().map(|row| row.organisation.to_string()).collect();
+        for some in whose.chunks(PIECE) {
+            let query = statement(sql.clone()).bind(id.clone()).bind(by.clone());
+            self.execute(query.bind(some.to_vec())).await?;
+        }
         Ok(Confirmed::Noted)
     }
 }

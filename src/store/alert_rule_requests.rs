@@ -36,6 +36,9 @@ pub struct SyncRequest {
 /// Statements that delete old rows of one table, in one call.
 const DELETIONS: usize = 50;
 
+/// Holds that one of them deletes.
+const MOST_HOLDS_DELETED: usize = 200;
+
 /// A row of the table.
 enum Row {
     Request(SyncRequest),
@@ -101,17 +104,23 @@ impl Store {
     /// Deletes old notes: syncs that are done or were asked for yesterday, tombstones that were carried out or had nothing live, and holds that are
     /// over.
     pub async fn forget_old_rule_notes(&self) -> Result<(), StoreError> {
-        let holds = format!(
-            "delete from {} as held where held_at < now() - interval '1 day' \
-             and not exists (select from {} as sync where sync.guard_id = held.id) \
-             and not exists (select from {} as leader where leader.guard_id = held.id)",
-            self.own("alert_rule_guard"),
-            self.own("alert_rule_sync"),
-            self.own("alert_rule_leader")
-        );
-        self.execute(statement(holds)).await?;
+        self.forget_old_holds().await?;
         self.forget_old_requests().await?;
         self.forget_old_tombstones().await
+    }
+
+    /// Few at a time: each may have all rules of an organisation.
+    async fn forget_old_holds(&self) -> Result<(), StoreError> {
+        let holds = self.own("alert_rule_guard");
+        let (syncs, leader) = (self.own("alert_rule_sync"), self.own("alert_rule_leader"));
+        let sql = format!(
+            "delete from {holds} where ctid = any(array(select ctid from {holds} as held \
+             where held_at < now() - interval '1 day' \
+             and not exists (select from {syncs} as sync where sync.guard_id = held.id) \
+             and not exists (select from {leader} as leader where leader.guard_id = held.id) \
+             limit {MOST_HOLDS_DELETED})) returning 1 as one"
+        );
+        self.delete_some(sql, MOST_HOLDS_DELETED).await
     }
 
     /// Whoever waits for a sync asks for ten minutes at most.
@@ -121,7 +130,7 @@ impl Store {
             "delete from {table} where ctid = any(array(select ctid from {table} \
              where requested_at < now() - interval '1 day' or finished_at < now() - interval '1 hour' \
              limit {MOST_DELETED})) returning 1 as one"
-        ))
+        ), MOST_DELETED)
         .await
     }
 
@@ -134,16 +143,16 @@ impl Store {
                  (select from {statuses} as status where status.rule_id = grave.rule_id and status.organisation_id \
                       in (grave.organisation_id, lower(grave.organisation_id)) and status.rule_hash is not null) \
                  limit {MOST_DELETED})) returning 1 as one"
-        ))
+        ), MOST_DELETED)
         .await
     }
 
     /// Deletes some rows at a time, by a statement that returns them: there may be any number. What is left is for the
     /// next call.
-    async fn delete_some(&self, sql: String) -> Result<(), StoreError> {
+    async fn delete_some(&self, sql: String, most: usize) -> Result<(), StoreError> {
         for _ in 0..DELETIONS {
             let query = statement(sql.clone());
-            if self.fetch(query, |rows| Ok(rows.len())).await? < MOST_DELETED {
+            if self.fetch(query, |rows| Ok(rows.len())).await? < most {
                 break;
             }
         }

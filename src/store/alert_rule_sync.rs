@@ -66,6 +66,8 @@ impl SyncRow {
     }
 }
 
+/// Rows that one statement reads: a problem or a hold of each has some thousand characters.
+const MOST_READ: usize = 1000;
 /// Rows that one statement deletes: a statement has `database.query_timeout`.
 pub(super) const MOST_DELETED: usize = 2000;
 
@@ -91,15 +93,29 @@ impl Store {
         let sql = format!(
             "select organisation_id, tenant_id, stored, live, failing, not_live, problem, guard_id, guard_reason, \
              shown_rules_per_group, shown_groups, {} from {} as sync \
-             where $1::text is null or organisation_id = $1 order by organisation_id",
+             where ($1::text is null or organisation_id = $1) and organisation_id > $2 \
+             order by organisation_id limit {MOST_READ}",
             times.map(moment::select).join(", "),
             self.own("alert_rule_sync")
         );
         let only = only.map(|organisation| organisation.to_string());
-        self.fetch(statement(sql).bind(only), |rows| {
-            Ok(rows.iter().filter_map(|row| read_sync(row).ok().flatten()).collect())
-        })
-        .await
+        let (mut syncs, mut last) = (Vec::new(), String::new());
+        loop {
+            let query = statement(sql.clone()).bind(only.clone()).bind(last);
+            let (piece, end) = self
+                .fetch(query, |rows| {
+                    let end: Option<String> =
+                        rows.last().map(|row| row.try_get("organisation_id")).transpose()?;
+                    let piece = rows.iter().filter_map(|row| read_sync(row).ok().flatten());
+                    Ok((piece.collect::<Vec<SyncRow>>(), end.filter(|_| rows.len() == MOST_READ)))
+                })
+                .await?;
+            syncs.extend(piece);
+            match end {
+                Some(end) => last = end,
+                None => return Ok(syncs),
+            }
+        }
     }
 
     /// Writes the state of some organisations.

@@ -185,13 +185,10 @@ impl Scheduler {
         let leader = reconciler.store.rule_leader().await?;
         let syncs = reconciler.store.rule_syncs().await?;
         let held = match &leader.guard {
-            Some(guard) => reconciler.store.guard_rows(guard.id.clone(), None).await?,
-            None => Vec::new(),
+            Some(guard) => reconciler.store.held_keys(guard.id.clone()).await?,
+            None => HashMap::new(),
         };
-        let held = held.into_iter().map(|row| {
-            let keys = row.rules.into_iter().map(|rule| rule.key).collect();
-            (row.organisation, Arc::new(keys))
-        });
+        let held = held.into_iter().map(|(organisation, keys)| (organisation, Arc::new(keys)));
         let mut queue = WorkQueue::default();
         for sync in syncs {
             let organisation = sync.organisation.clone();

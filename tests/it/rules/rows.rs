@@ -3,7 +3,9 @@
 use harness::{Database, Postgres, wait_until};
 use mimir_tenant_proxy::config::{DatabaseConfig, Environment, TablesRead};
 use mimir_tenant_proxy::labels::RuleState;
-use mimir_tenant_proxy::store::{GuardHeld, RuleStatusRow, Store, SyncRow, Tombstones};
+use mimir_tenant_proxy::store::{
+    Confirmed, GuardHeld, GuardRow, HeldRule, LeaderRow, RuleStatusRow, Store, SyncRow, Tombstones,
+};
 use mimir_tenant_proxy::tenancy::OrganisationId;
 use uuid::Uuid;
 
@@ -489,4 +491,83 @@ async fn statuses_with_long_reasons_are_written_in_parts() {
     assert_eq!((read.len(), long), (3000, 1000));
     store.write_rule_statuses(Vec::new(), gone).await.unwrap();
     assert!(store.rule_statuses_of(vec![organisation]).await.unwrap().is_empty());
+}
+
+// A hold of all organisations was read in one statement. That took longer than a query may, so no copy could begin to
+// lead, and nobody's rules were synced.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_of_many_organisations_is_read_confirmed_and_forgotten_in_parts() {
+    const ORGANISATIONS: usize = 1200;
+    const RULES: usize = 20;
+    let database = Postgres::shared().await.database("holds").await;
+    assert!(command(&database, &["migrate"]).status.success());
+    let store = store_of(&database);
+    let held = |number: usize| {
+        let rule = |rule: usize| HeldRule {
+            key: Uuid::from_u128((number * RULES + rule) as u128).to_string(),
+            name: Uuid::new_v4().simple().to_string().repeat(6),
+            group: "alerts".to_owned(),
+            why: "it is unknown to the database".to_owned(),
+        };
+        GuardRow {
+            id: "hold".to_owned(),
+            organisation: OrganisationId::parse(&format!("organisation-{number}")).unwrap(),
+            is_overall: true,
+            rules: (0..RULES).map(rule).collect(),
+        }
+    };
+    let mut rows: Vec<GuardRow> = (0..ORGANISATIONS).map(held).collect();
+    rows.sort_by(|a, b| a.organisation.cmp(&b.organisation));
+    store.write_guards(rows.clone()).await.unwrap();
+    let guard = Some(GuardHeld { id: "hold".to_owned(), reason: "many".to_owned() });
+    store.write_rule_leader(LeaderRow { guard, ..LeaderRow::default() }).await.unwrap();
+    // Each statement that reads or confirms more than a part of them fails.
+    let sizes = "select count(*)::text, max(pg_column_size(rules))::text from alert_rule_guard";
+    println!("{:?}", database.query(sizes).await);
+    database
+        .execute(
+            "create function not_much() returns trigger language plpgsql as \
+             'begin if (select count(*) from fresh) > 500 then raise ''too much at once''; end if; return null; end'; \
+             create trigger not_much after update on alert_rule_guard referencing new table as fresh \
+                 for each statement execute function not_much();",
+        )
+        .await;
+
+    let mut read = store.guard_rows("hold".to_owned(), None).await.unwrap();
+    read.sort_by(|a, b| a.organisation.cmp(&b.organisation));
+    assert!(read == rows, "{} of {ORGANISATIONS} are read", read.len());
+    let keys = store.held_keys("hold".to_owned()).await.unwrap();
+    assert_eq!(
+        keys.values().map(std::collections::HashSet::len).sum::<usize>(),
+        ORGANISATIONS * RULES
+    );
+    assert!(store.confirmed_deletions().await.unwrap().is_empty());
+    let confirmed = store.confirm_guard(None, "hold".to_owned(), "test".to_owned()).await.unwrap();
+    assert_eq!(confirmed, Confirmed::Noted);
+    assert_eq!(store.confirmed_deletions().await.unwrap(), keys);
+
+    store.write_rule_leader(LeaderRow::default()).await.unwrap();
+    database.execute("drop trigger not_much on alert_rule_guard; update alert_rule_guard set held_at = now() - interval '2 days'").await;
+    database.execute(&few_at_once("alert_rule_guard")).await;
+    store.forget_old_rule_notes().await.unwrap();
+    assert_eq!(count_in(&database, "alert_rule_guard").await, "0");
+}
+
+// Every organisation's sync, with its problem, was one statement as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_syncs_there_are_all_are_read() {
+    const ORGANISATIONS: usize = 2000;
+    let database = Postgres::shared().await.database("syncs").await;
+    assert!(command(&database, &["migrate"]).status.success());
+    let store = store_of(&database);
+    let sync = |number: usize| {
+        let organisation = OrganisationId::parse(&format!("organisation-{number}")).unwrap();
+        SyncRow { problem: "x".repeat(500), ..SyncRow::new(&organisation) }
+    };
+    store.write_rule_syncs((0..ORGANISATIONS).map(sync).collect()).await.unwrap();
+    let read = store.rule_syncs().await.unwrap();
+    let names: std::collections::HashSet<_> = read.iter().map(|sync| &sync.organisation).collect();
+    assert_eq!((read.len(), names.len()), (ORGANISATIONS, ORGANISATIONS));
+    let one = store.rule_sync_of(read[7].organisation.clone()).await.unwrap();
+    assert_eq!(one.as_ref(), Some(&read[7]));
 }
