@@ -33,7 +33,6 @@
 //! refuses of one organisation keeps back no other. The buffer is shared like slots of
 //! requests ([`buffer`]); messages are read on a thread of their own, and a bounded number at once.
 
-mod batch_size;
 mod buffer;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;

@@ -46,6 +46,7 @@ pub mod app;
 pub mod authn;
 pub mod authz;
 mod backoff;
+mod batch_size;
 mod causes;
 pub mod channels;
 mod client_network;

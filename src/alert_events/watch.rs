@@ -15,12 +15,12 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::batch_size::BatchSize;
 use super::merge::{self, ReportedStart, Reports};
 use super::message::LONGEST_VALID;
 use super::reception::{BREAK, Reception};
 use super::seldom::Seldom;
 use super::writer::whole;
+use crate::batch_size::BatchSize;
 use crate::config::AlertEventsConfig;
 use crate::election::{LeaderTask, Lease};
 use crate::labels::AlertDrop;

@@ -11,11 +11,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::batch_size::BatchSize;
 use super::buffer::{Batch, Buffer};
 use super::merge::{self, Reports, Written};
 use super::seldom::Seldom;
 use crate::backoff::Backoff;
+use crate::batch_size::BatchSize;
 use crate::clock::Clock;
 use crate::labels::AlertDrop;
 use crate::store::{AlertKey, AlertWriteError, Store, StoreError};

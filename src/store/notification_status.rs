@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::alert_rules::organisation_of;
 use super::{Store, StoreError, moment, statement};
+use crate::batch_size::BatchSize;
 use crate::labels::NotificationState;
 use crate::tenancy::OrganisationId;
 
@@ -115,27 +116,33 @@ impl Store {
         for kind in NotificationKind::ALL {
             let rows: Vec<&NotificationStatusRow> =
                 written.iter().filter(|row| row.kind == kind).collect();
-            for batch in rows.chunks(BATCH) {
-                self.write_notification_batch(kind, batch).await?;
-            }
-            let gone: (Vec<String>, Vec<Uuid>) = gone
+            in_parts(&rows, |batch| self.write_notification_batch(kind, batch)).await?;
+            let gone: Vec<(&OrganisationId, Uuid)> = gone
                 .iter()
                 .filter(|(of, ..)| *of == kind)
-                .map(|(_, organisation, id)| (organisation.to_string(), *id))
-                .unzip();
-            if gone.0.is_empty() {
-                continue;
-            }
-            let (table, id) = kind.table();
-            // A row that moved is another organisation's by now.
-            let sql = format!(
-                "delete from {} using unnest($1::text[], $2::uuid[]) as gone(organisation, row) \
-                 where organisation_id = organisation and {id} = row",
-                self.own(table)
-            );
-            self.execute(statement(sql).bind(gone.0).bind(gone.1)).await?;
+                .map(|(_, organisation, id)| (organisation, *id))
+                .collect();
+            in_parts(&gone, |batch| self.forget_notification_batch(kind, batch)).await?;
         }
         Ok(())
+    }
+
+    async fn forget_notification_batch(
+        &self,
+        kind: NotificationKind,
+        gone: &[(&OrganisationId, Uuid)],
+    ) -> Result<(), StoreError> {
+        let (table, id) = kind.table();
+        // A row that moved is another organisation's by now.
+        let sql = format!(
+            "delete from {} using unnest($1::text[], $2::uuid[]) as gone(organisation, row) \
+             where organisation_id = organisation and {id} = row",
+            self.own(table)
+        );
+        let names = gone.iter().map(|(organisation, _)| organisation.to_string());
+        let ids = gone.iter().map(|(_, id)| *id);
+        let query = statement(sql).bind(names.collect::<Vec<String>>());
+        self.execute(query.bind(ids.collect::<Vec<Uuid>>())).await
     }
 
     async fn write_notification_batch(
@@ -169,6 +176,24 @@ impl Store {
     }
 }
 
+/// Writes rows, so many in a statement. Fewer after one that was not done in the time of a query, which would not be done
+/// in it the next time either.
+async fn in_parts<'a, T, W: Future<Output = Result<(), StoreError>>>(
+    rows: &'a [T],
+    write: impl Fn(&'a [T]) -> W,
+) -> Result<(), StoreError> {
+    let (mut size, mut left) = (BatchSize::new(BATCH), rows);
+    while !left.is_empty() {
+        let (batch, after) = left.split_at(size.get().min(left.len()));
+        match write(batch).await {
+            Ok(()) => left = after,
+            Err(StoreError::Unavailable(_)) if batch.len() > 1 => size.was_too_much(batch.len()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 fn read_status(row: &PgRow) -> Result<Option<NotificationStatusRow>, sqlx::Error> {
     let organisation = OrganisationId::parse(row.try_get("organisation_id")?).ok();
     let state = state_of(row.try_get("state")?);
@@ -185,4 +210,34 @@ fn read_status(row: &PgRow) -> Result<Option<NotificationStatusRow>, sqlx::Error
         reason: row.try_get("reason")?,
         synced_at: moment::shown(row.try_get("synced_at")?),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    // A batch that takes longer than a query may was tried again as it was, at each sync of the organisation.
+    #[tokio::test]
+    async fn a_batch_that_is_too_much_is_halved_until_it_passes() {
+        let (rows, sizes, written) = ([0; 200], RefCell::default(), RefCell::new(0));
+        let write = |fast: usize| {
+            let (sizes, written): (&RefCell<Vec<usize>>, &RefCell<usize>) = (&sizes, &written);
+            move |batch: &[i32]| {
+                sizes.borrow_mut().push(batch.len());
+                if batch.len() > fast {
+                    return std::future::ready(Err(StoreError::Unavailable("late".to_owned())));
+                }
+                *written.borrow_mut() += batch.len();
+                std::future::ready(Ok(()))
+            }
+        };
+        in_parts(&rows, write(60)).await.unwrap();
+        assert_eq!(*written.borrow(), rows.len());
+        assert_eq!(*sizes.borrow(), [200, 100, 50, 50, 50, 50]);
+        // Not even one: the database is away.
+        assert!(in_parts(&rows[..2], write(0)).await.is_err());
+        assert_eq!(sizes.borrow()[6..], [2, 1]);
+    }
 }

@@ -10,6 +10,7 @@ use crate::documents::{files_below, root};
 /// so there are no cycles. An edge that is no longer used must be removed, too.
 const EDGES: &[(&str, &[&str])] = &[
     ("backoff", &[]),
+    ("batch_size", &[]),
     ("causes", &[]),
     ("client_network", &[]),
     ("clock", &[]),
@@ -38,7 +39,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("console", &["config", "route"]),
     ("edge", &["config"]),
     ("mimir_profile", &["config", "mimir", "spelling", "yaml"]),
-    ("store", &["backoff", "clock", "config", "labels", "tenancy"]),
+    ("store", &["backoff", "batch_size", "clock", "config", "labels", "tenancy"]),
     ("telemetry", &["clock", "config", "labels", "reason", "route", "version"]),
     ("directory", &["clock", "config", "store", "telemetry"]),
     (
@@ -51,6 +52,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "alert_events",
         &[
             "backoff",
+            "batch_size",
             "clock",
             "config",
             "election",
@@ -65,6 +67,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "rules",
         &[
+            "batch_size",
             "clock",
             "config",
             "due",

@@ -4,7 +4,8 @@
 //! that cannot be written is kept and tried again, as long as the lease is held. What comes meanwhile is gathered in
 //! the next one, of which each rule has one row, so that a long outage takes no more memory than a short one. What is
 //! lost with the lease is found again by the next leader, who compares all statuses with what Mimir has. Rows that
-//! the database refuses as such are dropped, so that the others do not wait for them.
+//! the database refuses as such are dropped, so that the others do not wait for them. A statement that is not done in
+//! the time of a query would not be done in it the next time either, so fewer rows are tried then.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use uuid::Uuid;
 
 use super::outcome::SyncOutcome;
 use super::statuses::StatusChanges;
+use crate::batch_size::BatchSize;
 use crate::election::lease::Lease;
 use crate::store::{GuardRow, LeaderRow, RuleStatusRow, Store, StoreError, SyncRow, Tombstones};
 use crate::telemetry::RuleMetrics;
@@ -163,6 +165,7 @@ async fn write_all(
 ) {
     let WriterContext { store, metrics, lease } = context;
     let mut not_before = Instant::now();
+    let mut size = BatchSize::new(ROWS_PER_STATEMENT);
     // What has come while a batch could not be written.
     let mut later = None;
     loop {
@@ -177,7 +180,7 @@ async fn write_all(
 
         // A later batch must not overtake this one, so nothing else is written until it is.
         loop {
-            match lease.during(batch.write(&store)).await {
+            match lease.during(batch.write(&store, &mut size)).await {
                 Ok(Err(error)) => {
                     metrics.status_write_failures.increment(1);
                     tracing::warn!(%error, "Alert rule statuses not written; retrying");
@@ -293,8 +296,8 @@ impl Batch {
         }
     }
 
-    /// Writes the batch. If that fails, it may be written again.
-    async fn write(&mut self, store: &Store) -> Result<(), StoreError> {
+    /// Writes the batch. If that fails, it may be written again, without the rows that were.
+    async fn write(&mut self, store: &Store, size: &mut BatchSize) -> Result<(), StoreError> {
         // First: what is in the batch of such an organisation was noted after that. And once: what the database has of
         // it when the rest is tried again is of an organisation that has come back.
         while let Some(organisation) = self.forgotten.iter().next().cloned() {
@@ -305,24 +308,37 @@ impl Batch {
 
         let written: Vec<RuleStatusRow> = self.written.values().cloned().collect();
         let write = move |rows| store.write_rule_statuses(rows, Vec::new());
-        // When they are written again nobody has left.
-        let left = |organisations| self.left.extend(organisations);
-        write_rows(written, |row| &row.organisation, write, left).await?;
-        if !self.gone.is_empty() {
-            let gone = self.gone.iter().cloned().collect();
-            unless_refused(store.write_rule_statuses(Vec::new(), gone).await, None)?;
-        }
+        let done = |rows: &[RuleStatusRow], left: Option<HashSet<OrganisationId>>| {
+            self.left.extend(left.into_iter().flatten());
+            rows.iter().for_each(|row| drop(self.written.remove(&row.rule)));
+        };
+        write_rows(&written, size, |row| &row.organisation, write, done).await?;
+        let gone: Vec<(OrganisationId, Uuid)> = self.gone.iter().cloned().collect();
+        let write = move |rows| store.write_rule_statuses(Vec::new(), rows);
+        let done = |rows: &[(OrganisationId, Uuid)], _| {
+            for row in rows {
+                self.gone.remove(row);
+            }
+        };
+        write_rows(&gone, size, |(organisation, _)| organisation, write, done).await?;
 
         let guards: Vec<GuardRow> = self.guards.values().cloned().collect();
         let write = move |rows| store.write_guards(rows);
-        write_rows(guards, |row| &row.organisation, write, |()| {}).await?;
+        let done = |rows: &[GuardRow], _| {
+            let key = |row: &GuardRow| (row.organisation.clone(), row.is_overall);
+            rows.iter().for_each(|row| drop(self.guards.remove(&key(row))));
+        };
+        write_rows(&guards, size, |row| &row.organisation, write, done).await?;
         for organisation in &self.confirmed {
             let ended = store.end_confirmations(organisation.clone()).await;
             unless_refused(ended, Some(organisation))?;
         }
         let syncs: Vec<SyncRow> = self.syncs.values().cloned().collect();
         let write = move |rows| store.write_rule_syncs(rows);
-        write_rows(syncs, |row| &row.organisation, write, |()| {}).await?;
+        let done = |rows: &[SyncRow], _| {
+            rows.iter().for_each(|row| drop(self.syncs.remove(&row.organisation)));
+        };
+        write_rows(&syncs, size, |row| &row.organisation, write, done).await?;
 
         // After the statuses: otherwise a rule could have no row, no tombstone and a status that still says that Mimir
         // has it, and would count as missing.
@@ -344,27 +360,40 @@ impl Batch {
     }
 }
 
-/// Writes rows together; if the database refuses one of them, those that were to be written with it one by one, without
-/// those that it refuses. `done` gets what each statement returns, also if a later one fails.
+/// Writes rows together, so many in a statement; if the database refuses one of them, those that were to be written with
+/// it one by one, without those that it refuses. `done` gets those that are not to be written again, and what their
+/// statement returns, also if a later one fails.
 async fn write_rows<T: Clone, R, W: Future<Output = Result<R, StoreError>>>(
-    rows: Vec<T>,
+    rows: &[T],
+    size: &mut BatchSize,
     organisation_of: fn(&T) -> &OrganisationId,
     write: impl Fn(Vec<T>) -> W,
-    mut done: impl FnMut(R),
+    mut done: impl FnMut(&[T], Option<R>),
 ) -> Result<(), StoreError> {
-    for together in rows.chunks(ROWS_PER_STATEMENT) {
+    let mut left = rows;
+    while !left.is_empty() {
+        let (together, after) = left.split_at(size.get().min(left.len()));
         match write(together.to_vec()).await {
             Ok(returned) => {
-                done(returned);
-                continue;
+                done(together, Some(returned));
+                size.went_well();
             }
-            Err(error) if error.is_refusal() => {}
-            Err(error) => return Err(error),
+            Err(error) if error.is_refusal() => {
+                for row in together {
+                    let written = write(vec![row.clone()]).await;
+                    let returned = unless_refused(written, Some(organisation_of(row)))?;
+                    done(std::slice::from_ref(row), returned);
+                }
+            }
+            Err(error) => {
+                // Too much for the time that a query has, perhaps.
+                if matches!(error, StoreError::Unavailable(_)) {
+                    size.was_too_much(together.len());
+                }
+                return Err(error);
+            }
         }
-        for row in together {
-            let written = write(vec![row.clone()]).await;
-            unless_refused(written, Some(organisation_of(row)))?.map(&mut done);
-        }
+        left = after;
     }
     Ok(())
 }
@@ -582,9 +611,14 @@ mod tests {
             let refusal = refusal.map(|_| StoreError::Refused("no".to_owned()));
             std::future::ready(refusal.map_or(Ok(rows.len()), Err))
         };
-        let mut done = 0;
-        write_rows(rows, |row| &row.organisation, write, |rows| done += rows).await.unwrap();
-        assert_eq!(done, 3 * ROWS_PER_STATEMENT - 1);
+        let (mut done, mut over) = (0, 0);
+        let mut size = BatchSize::new(ROWS_PER_STATEMENT);
+        let note = |rows: &[RuleStatusRow], written: Option<usize>| {
+            done += written.unwrap_or(0);
+            over += rows.len();
+        };
+        write_rows(&rows, &mut size, |row| &row.organisation, write, note).await.unwrap();
+        assert_eq!((done, over), (rows.len() - 1, rows.len()));
         let mut wanted = vec![ROWS_PER_STATEMENT; 2];
         wanted.resize(2 + ROWS_PER_STATEMENT, 1);
         wanted.push(ROWS_PER_STATEMENT);
@@ -604,9 +638,40 @@ mod tests {
                 Err(StoreError::Unavailable("away".to_owned()))
             })
         };
-        let mut left = Vec::new();
-        let written = write_rows(rows, |row| &row.organisation, write, |one| left.push(one)).await;
+        let (mut left, mut size) = (Vec::new(), BatchSize::new(ROWS_PER_STATEMENT));
+        let note = |_: &[RuleStatusRow], one| left.extend(one);
+        let written = write_rows(&rows, &mut size, |row| &row.organisation, write, note).await;
         assert!(written.is_err());
         assert_eq!(left, ["b"]);
+    }
+
+    // A thousand rows that take longer than a query may were tried again as they were, for as long as the lease was held,
+    // and nothing else was written.
+    #[tokio::test]
+    async fn what_takes_longer_than_a_query_may_is_written_in_smaller_parts() {
+        const FAST: usize = 70;
+        let mut rows: Vec<RuleStatusRow> =
+            (0..2 * ROWS_PER_STATEMENT as u128).map(|rule| row("a", rule)).collect();
+        let writes = std::cell::RefCell::new(Vec::new());
+        let write = |rows: Vec<RuleStatusRow>| {
+            writes.borrow_mut().push(rows.len());
+            let is_late = rows.len() > FAST;
+            let late = || {
+                StoreError::Unavailable("canceling statement due to statement timeout".to_owned())
+            };
+            std::future::ready(if is_late { Err(late()) } else { Ok(()) })
+        };
+        let (mut size, mut attempts) = (BatchSize::new(ROWS_PER_STATEMENT), 0);
+        while !rows.is_empty() && attempts < 30 {
+            attempts += 1;
+            let mut over = 0;
+            let done = |rows: &[RuleStatusRow], _| over += rows.len();
+            let _ = write_rows(&rows, &mut size, |row| &row.organisation, write, done).await;
+            rows.drain(..over);
+        }
+        assert!(rows.is_empty(), "{} are left", rows.len());
+        assert_eq!(writes.borrow()[..5], [1000, 500, 250, 125, 62]);
+        let written: usize = writes.borrow().iter().filter(|rows| **rows <= FAST).sum();
+        assert_eq!(written, 2 * ROWS_PER_STATEMENT, "what is written is not written again");
     }
 }

@@ -1,27 +1,27 @@
-//! How much is done in one transaction: less after one that was too much for the database, slowly more again.
+//! How much is done in one statement or transaction: less after one that was too much for the database, slowly more again.
 
-/// A number of alerts or events, at least 1.
-pub(super) struct BatchSize {
+/// A number of rows, at least 1.
+pub(crate) struct BatchSize {
     now: usize,
     most: usize,
 }
 
 impl BatchSize {
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self { now: most, most }
     }
 
-    pub(super) fn get(&self) -> usize {
+    pub(crate) fn get(&self) -> usize {
         self.now
     }
 
     /// So many were too many.
-    pub(super) fn was_too_much(&mut self, tried: usize) {
+    pub(crate) fn was_too_much(&mut self, tried: usize) {
         self.now = (tried / 2).max(1);
     }
 
     /// Grows slowly: each attempt that is too much on a slow link costs the time of a query.
-    pub(super) fn went_well(&mut self) {
+    pub(crate) fn went_well(&mut self) {
         self.now = self.most.min(self.now + self.now / 4 + 1);
     }
 }
