@@ -1,5 +1,6 @@
 //! Pools, session settings, TLS, and why a connection could not be made.
 
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, Postgres};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -24,6 +26,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 pub(super) struct Server {
     login: Login,
     connect_timeout: Duration,
+    query_timeout: Duration,
     pools: Mutex<Vec<PgPool>>,
     sessions: Mutex<Sessions>,
 }
@@ -42,8 +45,9 @@ pub(super) enum Sessions {
 impl Server {
     pub(super) fn new(config: &DatabaseConfig) -> Result<Self, StoreError> {
         let login = Login::new(options_of(config)?);
-        let connect_timeout = config.connect_timeout;
-        Ok(Self { login, connect_timeout, pools: Mutex::default(), sessions: Mutex::default() })
+        let DatabaseConfig { connect_timeout, query_timeout, .. } = *config;
+        let (pools, sessions) = Default::default();
+        Ok(Self { login, connect_timeout, query_timeout, pools, sessions })
     }
 
     pub(super) fn login(&self) -> &Login {
@@ -124,10 +128,12 @@ impl Server {
     }
 
     /// Takes a connection from a pool; while the login is refused, an open one.
-    pub(super) async fn acquire(
-        &self,
-        pool: &PgPool,
-    ) -> Result<PoolConnection<Postgres>, StoreError> {
+    pub(super) async fn acquire(&self, pool: &PgPool) -> Result<Pooled, StoreError> {
+        let connection = self.acquire_any(pool).await?;
+        Ok(Pooled { connection, is_to_close: false, give_back: self.query_timeout })
+    }
+
+    async fn acquire_any(&self, pool: &PgPool) -> Result<PoolConnection<Postgres>, StoreError> {
         match self.unless_refused(pool).await {
             Ok(connection) => Ok(connection),
             Err(error) => match self.login.refusal() {
@@ -162,6 +168,16 @@ impl Server {
                 Err(error) => error,
             }
         };
+        // sqlx goes on trying to make one, also while the server has none left for it.
+        let given_back = async {
+            sleep(MAKING_TAKES).await;
+            loop {
+                if let Some(connection) = open_and_idle(pool) {
+                    return connection;
+                }
+                sleep(BETWEEN_LOOKS).await;
+            }
+        };
         tokio::select! {
             biased;
             acquired = pool.acquire() => match acquired {
@@ -170,6 +186,7 @@ impl Server {
                 Ok(connection) => Ok(connection),
                 error => self.noted(&login, error),
             },
+            connection = given_back => Ok(connection),
             error = unreachable => Err(error),
         }
     }
@@ -182,7 +199,7 @@ impl Server {
     ) -> Result<PoolConnection<Postgres>, StoreError> {
         let deadline = Instant::now() + self.connect_timeout;
         loop {
-            if let Some(connection) = pool.try_acquire() {
+            if let Some(connection) = open_and_idle(pool) {
                 return Ok(connection);
             }
             if pool.size() == 0 || Instant::now() >= deadline {
@@ -270,6 +287,56 @@ impl Server {
     }
 }
 
+/// A connection of a pool, which it goes back to.
+///
+/// sqlx asks each connection whether it is alive before the pool has it again, and waits for the answer for ever: behind
+/// a network that says nothing, or a server that stands still, each would hold a slot of the pool. So one that does not
+/// answer in the time of a query is closed.
+pub(super) struct Pooled {
+    connection: PoolConnection<Postgres>,
+    is_to_close: bool,
+    give_back: Duration,
+}
+
+impl Pooled {
+    pub(super) fn close_on_drop(&mut self) {
+        self.is_to_close = true;
+        self.connection.close_on_drop();
+    }
+}
+
+impl Deref for Pooled {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Pooled {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        if self.is_to_close {
+            return;
+        }
+        // Dropped before it is done, it closes the connection and frees the slot.
+        let (given_back, longest) = (self.connection.return_to_pool(), self.give_back);
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { timeout(longest, given_back).await });
+        }
+    }
+}
+
+/// A connection that is open and free.
+fn open_and_idle(pool: &PgPool) -> Option<PoolConnection<Postgres>> {
+    if pool.num_idle() == 0 { None } else { pool.try_acquire() }
+}
+
 /// What every connection is told. The server ends a query that takes too long: one that we only
 /// stopped waiting for would hold its connection. Rows that row-level security would hide from us
 /// become an error: with hidden rows, members would look unknown.
@@ -282,6 +349,8 @@ fn settings(config: &DatabaseConfig) -> String {
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// How long to wait for a connection before trying whether the server can be reached.
 const PROBE_AFTER: Duration = Duration::from_millis(50);
+/// How long making a connection may take before an open one that is free is taken instead.
+const MAKING_TAKES: Duration = Duration::from_secs(1);
 /// How long the diagnosis may take.
 const LONGEST_DIAGNOSIS: Duration = Duration::from_secs(1);
 
@@ -384,6 +453,78 @@ mod tests {
             assert!(text.contains(&closed.to_string()) && text.contains("refused"), "{text}");
             assert!(!text.contains("secret"), "{text}");
         }
+    }
+
+    /// A server that lets so many connections in, and answers so many queries on each; then it says nothing more.
+    async fn a_server(lets_in: usize, answers: usize) -> DatabaseConfig {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        const LET_IN: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+        const FULL: &[u8] = b"E\0\0\0\x29SFATAL\0C53300\0Mtoo many connections\0\0";
+        const DONE: &[u8] = b"C\0\0\0\x08SET\0Z\0\0\0\x05I";
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut left = lets_in;
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut buffer = [0; 4096];
+                // A connection that only tries whether the server can be reached says nothing.
+                if client.read(&mut buffer).await.is_ok_and(|read| read == 0) {
+                    continue;
+                }
+                let Some(after) = left.checked_sub(1) else {
+                    let _ = client.write_all(FULL).await;
+                    continue;
+                };
+                left = after;
+                tokio::spawn(async move {
+                    let mut answer = LET_IN;
+                    for _ in 0..=answers {
+                        client.write_all(answer).await?;
+                        if client.read(&mut buffer).await? == 0 {
+                            break;
+                        }
+                        answer = DONE;
+                    }
+                    while client.read(&mut buffer).await? > 0 {}
+                    Ok::<_, std::io::Error>(())
+                });
+            }
+        });
+        config(&format!("postgres://u:p@{address}/d"))
+    }
+
+    // sqlx waited for ever for the answer of a connection that was given back, and four such were a whole pool.
+    #[tokio::test]
+    async fn a_connection_that_stalls_when_it_is_given_back_frees_its_slot() {
+        let query_timeout = Duration::from_millis(200);
+        // Its settings are answered.
+        let config = DatabaseConfig { query_timeout, ..a_server(usize::MAX, 1).await };
+        let server = Server::new(&config).unwrap();
+        let pool = server.pool(&config, 1);
+        for _ in 0..3 {
+            let began = Instant::now();
+            let connection = server.acquire(&pool).await;
+            assert!(connection.is_ok(), "{:?}", connection.err());
+            assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        }
+    }
+
+    // Whoever came while the server had no further connection waited for one until its time was over, also when an open
+    // one had become free meanwhile.
+    #[tokio::test]
+    async fn an_open_connection_serves_while_no_other_can_be_made() {
+        let config = a_server(1, usize::MAX).await;
+        let server = Server::new(&config).unwrap();
+        let pool = server.pool(&config, 2);
+        let first = server.acquire(&pool).await.unwrap();
+        let began = Instant::now();
+        let giving_back = async {
+            sleep(Duration::from_millis(200)).await;
+            drop(first);
+        };
+        let (second, ()) = tokio::join!(server.acquire(&pool), giving_back);
+        assert!(second.is_ok(), "{:?}", second.err());
+        assert!(began.elapsed() < config.connect_timeout, "{:?}", began.elapsed());
     }
 
     #[tokio::test]
