@@ -21,6 +21,8 @@ use crate::tenancy::{OrganisationId, UserId};
 
 /// How long the check of the database may delay the start.
 const FIRST_CHECK: Duration = Duration::from_secs(30);
+/// How often requested syncs are read while notifications do not arrive.
+const UNHEARD_REQUESTS: Duration = Duration::from_secs(2);
 
 /// Everything that comes from the database.
 pub(super) struct Database {
@@ -158,6 +160,10 @@ impl Database {
             let cancelled = cancelled.clone();
             background.spawn(async move { limits.run_rows(store, feed, cancelled).await });
         }
+        if let Some(triggers) = triggers.clone() {
+            let (feed, cancelled) = (Arc::clone(&feed), cancelled.clone());
+            background.spawn(ask_for_requests(feed, triggers, cancelled));
+        }
         let cancelled = cancelled.clone();
         background.spawn(async move {
             let on_change = |change| match (change, &memberships, &sessions) {
@@ -227,6 +233,15 @@ impl Database {
     }
 }
 
+/// Somebody waits for a requested sync, also while its notification does not come.
+async fn ask_for_requests(feed: Arc<Feed>, triggers: Arc<Triggers>, cancelled: CancellationToken) {
+    while tokio::time::timeout(UNHEARD_REQUESTS, cancelled.cancelled()).await.is_err() {
+        if !feed.is_connected() {
+            triggers.request();
+        }
+    }
+}
+
 /// Why another login is not used.
 pub(super) struct NotUsed {
     pub(super) problem: String,
@@ -265,4 +280,29 @@ pub(super) async fn log_in(config: &Config, current: &Store) -> Result<Store, No
 /// A database that is not as it must be, as a fault of the configuration.
 fn unfit(error: StoreError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    // While nothing was heard of, a requested sync waited for the next full resync: five minutes, in which whoever had asked
+    // for it gave up.
+    #[tokio::test(start_paused = true)]
+    async fn requests_are_asked_for_while_notifications_do_not_arrive() {
+        let (feed, triggers) = (Arc::new(Feed::default()), Arc::new(Triggers::default()));
+        let cancelled = CancellationToken::new();
+        let asking = ask_for_requests(Arc::clone(&feed), Arc::clone(&triggers), cancelled.clone());
+        let asking = tokio::spawn(asking);
+        let asked = async || timeout(2 * UNHEARD_REQUESTS, triggers.taken()).await;
+        assert!(asked().await.is_ok_and(|taken| taken.requests && !taken.everything));
+        feed.begin();
+        assert!(asked().await.is_err(), "they are notified of");
+        feed.end();
+        assert!(asked().await.is_ok_and(|taken| taken.requests));
+        cancelled.cancel();
+        asking.await.unwrap();
+    }
 }
