@@ -71,7 +71,11 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
             listen_on("listen.internal_address", config.listen.internal_address, &mut inherited)?;
         inherited.check_all_used()?;
         let clock = Clock::system();
-        let database = database(&config, &clock, &metrics).await?;
+        let started = database(&config, &clock, &metrics);
+        let Some(database) = unless_told_to_end(&mut signals, started).await else {
+            return Ok(());
+        };
+        let database = database?;
         let traces = Traces::new(&config.traces, &clock)?;
         let (mut rules, events, followers) =
             rules_and_events(&config, database.as_ref(), &clock, &traces)?;
@@ -122,7 +126,11 @@ pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> 
         // more.
         let stop_private = if private.is_inherited { &stop_accepting } else { &cancelled };
         background.spawn(serve_private(private.listener, router, stop_private.clone()));
-        await_first_readings(&running, &lasting).await;
+        let readings = await_first_readings(&running, &lasting);
+        if unless_told_to_end(&mut signals, readings).await.is_none() {
+            end(&background, &cancelled).await;
+            return Ok(());
+        }
         let listen = running.config.listen.clone();
         let (pipelines, log) = (running.pipelines(&lasting), &lasting.log);
         let workers = Workers::start(pipelines, &listen, &lasting.metrics, log)?;
@@ -187,6 +195,17 @@ async fn database(
     let database = Database::new(config, settings, clock, metrics)?;
     database.check().await?;
     Ok(Some(database))
+}
+
+/// A part of the start; none if a signal comes before it is done. Nothing is served yet that would have to be drained.
+async fn unless_told_to_end<T>(signals: &mut Signals, part: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = part => Some(done),
+        signal = signals.next() => {
+            tracing::info!(signal, "Start ended by a signal");
+            None
+        }
+    }
 }
 
 /// Waits for a signal that ends the process, and then until nobody sends new connections, or for another.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{Client, Issuer, Mimir, ORG_A, Proxy, ProxyOptions, Upstream, samples};
+use harness::{Client, Issuer, Mimir, ORG_A, Proxy, ProxyOptions, Upstream, samples, wait_until};
 use http::Method;
 use serde_json::json;
 
@@ -269,4 +269,37 @@ async fn a_socket_that_nothing_listens_on_is_a_fault() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(64), "{said}");
     assert!(said.contains(&address.to_string()) && said.contains("listen.address"), "{said}");
+}
+
+// SIGTERM while the start waited for the database was heard when that was over: after half a minute, when most platforms
+// had killed the process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_the_start() {
+    // Takes connections and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://u:p@{}/d", silent.local_addr().unwrap());
+    for signal in ["TERM", "INT"] {
+        let mut start = Command::new(Proxy::binary())
+            .arg("serve")
+            .env("MTP__DATABASE__URL", &url)
+            .env("MTP__DATABASE__CONNECT_TIMEOUT", "30s")
+            .env("MTP__AUTH__ISSUER", "http://127.0.0.1:1/auth/v1")
+            .env("MTP__UPSTREAM__URLS", "http://127.0.0.1:1")
+            .env("MTP__LISTEN__ADDRESS", "127.0.0.1:0")
+            .env("MTP__LISTEN__INTERNAL_ADDRESS", "127.0.0.1:0")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let connected = tokio::time::timeout(Duration::from_secs(20), silent.accept()).await;
+        let _connection = connected.expect("it asks the database").unwrap();
+        let pid = start.id().to_string();
+        let told = Command::new("kill").args([&format!("-{signal}"), &pid]).status();
+        assert!(told.unwrap().success());
+        wait_until("it ends", Duration::from_secs(3), async || start.try_wait().unwrap().is_some())
+            .await;
+        let output = start.wait_with_output().unwrap();
+        let log = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "SIG{signal}: {log}");
+        assert!(log.contains("Start ended by a signal"), "{log}");
+    }
 }
