@@ -200,10 +200,10 @@ fn export() -> Vec<u8> {
         let value = field(2, &field(1, value.as_bytes()));
         field(7, &[field(1, format!("attribute_{number}").as_bytes()), value].concat())
     };
-    let metric = |at: usize| {
+    let metric = |at: u32| {
         let attributes = (0..8).flat_map(|number| attribute(number, &format!("value {}", at % 40)));
-        let time = [&[3 << 3 | 1][..], &(1_800_000_000_u64 + at as u64).to_le_bytes()].concat();
-        let number = [&[4 << 3 | 1][..], &(at as f64 * 0.37).to_le_bytes()].concat();
+        let time = [&[3 << 3 | 1][..], &(1_800_000_000_u64 + u64::from(at)).to_le_bytes()].concat();
+        let number = [&[4 << 3 | 1][..], &(f64::from(at) * 0.37).to_le_bytes()].concat();
         let point = [attributes.collect(), time, number].concat();
         field(2, &[field(1, b"hub_temperature_celsius"), field(5, &field(1, &point))].concat())
     };
@@ -216,7 +216,6 @@ fn exports(criterion: &mut Criterion) {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(&plain).expect("gzip");
     let zipped = encoder.finish().expect("gzip");
-    println!("an export of {} bytes, {} of gzip", plain.len(), zipped.len());
     let limits = OtlpLimits { bytes: 16 << 20, unchecked: Vec::new() };
     for (name, encoding, body) in [("plain", "", &plain), ("gzip", "gzip", &zipped)] {
         let headers: HeaderMap = [

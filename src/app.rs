@@ -29,6 +29,7 @@ use crate::internal::{self, Reported};
 use crate::lifecycle::{Hangups, Readiness, Signals, Supervisor};
 use crate::listener::{self, Inherited, PublicSocket, Workers};
 use crate::record::AccessLog;
+use crate::rules::Triggers;
 use crate::telemetry::{Logging, Metrics, Traffic, install_recorder};
 
 use alert_events::Events;
@@ -57,116 +58,129 @@ const LAST_WORK: Duration = Duration::from_secs(3);
 /// environment are those of the configuration, which may be read again.
 pub fn serve(config: Config, file: Option<&Path>, environment: &Environment) -> io::Result<()> {
     // Before there are threads.
-    let mut inherited = Inherited::take()?;
+    let inherited = Inherited::take()?;
     let logging = Logging::start(&config.log);
     warn(&config);
-    let exposition = install_recorder().map_err(io::Error::other)?;
-    let metrics = Arc::new(Metrics::register());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let served = runtime.block_on(async {
-        let (mut signals, mut hangups) = (Signals::listen()?, Hangups::listen()?);
-        let supervisor = Supervisor::new(Environment::notify_socket());
-        let public = listen_on("listen.address", config.listen.address, &mut inherited)?;
-        let private =
-            listen_on("listen.internal_address", config.listen.internal_address, &mut inherited)?;
-        inherited.check_all_used()?;
-        let clock = Clock::system();
-        let started = database(&config, &clock, &metrics);
-        let Some(database) = unless_told_to_end(&mut signals, started).await else {
-            return Ok(());
-        };
-        let database = database?;
-        let traces = Traces::new(&config.traces, &clock)?;
-        let (mut rules, events, followers) =
-            rules_and_events(&config, database.as_ref(), &clock, &traces)?;
-        let receiver = events.as_ref().map(Events::receiver);
-        let admin_executor = rules.as_ref().map(|rules| Arc::clone(&rules.admin_executor));
-        let channels = rules.as_mut().and_then(|rules| rules.channels.take());
-        let (channel_triggers, channel_admin) =
-            channels.map(|channels| (channels.triggers, channels.admin)).unzip();
-        let admins = Admins { rules: admin_executor, channels: channel_admin.map(Arc::new) };
-        let traffic = Arc::new(Traffic::new(exposition.clone()));
-        let (sink, traced) = (logging.sink.clone(), traces.tracer());
-        let observed = Observed { sink, metrics, traffic };
-        let lasting = Lasting::new(&config, (clock, traced), database.as_ref(), admins, observed);
-        let running = Running::first(config, &lasting)?;
-        let (background, cancelled) = (lasting.background.clone(), lasting.cancelled.clone());
-        if let Some(database) = database {
-            let triggers = rules.as_ref().map(|rules| Arc::clone(&rules.triggers));
-            let has_rows = running.config.tables_read().limits;
-            let limits = has_rows.then(|| Arc::clone(&lasting.limits));
-            database.run((triggers, channel_triggers), limits, &background, &cancelled);
-        }
-        if let Some(rules) = rules {
-            rules.run(&background, &cancelled)?;
-        }
-        if let Some(events) = events {
-            events.run(&background, &cancelled)?;
-        }
-        let reported_traces = traces.reported();
-        traces.run(&background, &cancelled);
-        look_after(&lasting, exposition.clone());
-        let readiness = Readiness::default();
-        let identities = Arc::new(ArcSwap::new(Arc::clone(&running.identities)));
-        let router = internal::router(Reported {
-            readiness: readiness.clone(),
-            identities: Arc::clone(&identities),
-            feed: lasting.feed.clone(),
-            revocations: lasting.revocations.clone(),
-            limits: Arc::clone(&lasting.limits),
-            instances: Arc::clone(&lasting.instances),
-            alert_events: receiver,
-            metrics: Arc::clone(&lasting.metrics),
-            traces: reported_traces,
-            exposition,
-            log: logging.sink.clone(),
-        });
-        let stop_accepting = CancellationToken::new();
-        // Whoever holds that socket, too, answers probes when this process does not take connections any
-        // more.
-        let stop_private = if private.is_inherited { &stop_accepting } else { &cancelled };
-        background.spawn(serve_private(private.listener, router, stop_private.clone()));
-        let readings = await_first_readings(&running, &lasting);
-        if unless_told_to_end(&mut signals, readings).await.is_none() {
-            end(&background, &cancelled).await;
-            return Ok(());
-        }
-        let listen = running.config.listen.clone();
-        let (pipelines, log) = (running.pipelines(&lasting), &lasting.log);
-        let workers = Workers::start(pipelines, &listen, &lasting.metrics, log)?;
-        readiness.begin();
-        supervisor.ready();
-        announce(&running.config, &public);
-        let shutdown = Arc::new(ArcSwap::from_pointee(running.config.shutdown.clone()));
-        let mut reloader = Reloader {
-            file: file.map(Path::to_owned),
-            environment: environment.clone(),
-            running,
-            lasting,
-            logging,
-            followers,
-            identities,
-            shutdown: Arc::clone(&shutdown),
-        };
-        reloader.begin();
-        let accepting =
-            listener::accept(public, &workers, listen.max_connections, stop_accepting.clone());
-        let ending = async {
-            told_to_end(&mut signals, &readiness, &supervisor, &shutdown).await;
-            stop_accepting.cancel();
-        };
-        tokio::select! {
-            _ = async { tokio::join!(accepting, ending) } => {}
-            () = reloader.follow(&workers, &mut hangups) => {}
-        }
-        drain(workers, &shutdown, &mut signals).await;
-        end(&background, &cancelled).await;
-        drop(reloader);
-        Ok(())
-    });
+    let served = runtime.block_on(serve_until_told(config, file, environment, inherited, logging));
     // A name that is still being looked up must not hold up the end.
     runtime.shutdown_background();
     served
+}
+
+async fn serve_until_told(
+    config: Config,
+    file: Option<&Path>,
+    environment: &Environment,
+    mut inherited: Inherited,
+    logging: Logging,
+) -> io::Result<()> {
+    let exposition = install_recorder().map_err(io::Error::other)?;
+    let metrics = Arc::new(Metrics::register());
+    let (mut signals, mut hangups) = (Signals::listen()?, Hangups::listen()?);
+    let supervisor = Supervisor::new(Environment::notify_socket());
+    let public = listen_on("listen.address", config.listen.address, &mut inherited)?;
+    let private =
+        listen_on("listen.internal_address", config.listen.internal_address, &mut inherited)?;
+    inherited.check_all_used()?;
+    let clock = Clock::system();
+    let started = database(&config, &clock, &metrics);
+    let Some(database) = unless_told_to_end(&mut signals, started).await else {
+        return Ok(());
+    };
+    let database = database?;
+    let traces = Traces::new(&config.traces, &clock)?;
+    let (mut rules, events, followers) =
+        rules_and_events(&config, database.as_ref(), &clock, &traces)?;
+    let receiver = events.as_ref().map(Events::receiver);
+    let (admins, channel_triggers) = admins_of(rules.as_mut());
+    let traffic = Arc::new(Traffic::new(exposition.clone()));
+    let (sink, traced) = (logging.sink.clone(), traces.tracer());
+    let observed = Observed { sink, metrics, traffic };
+    let lasting = Lasting::new(&config, (clock, traced), database.as_ref(), admins, observed);
+    let running = Running::first(config, &lasting)?;
+    let (background, cancelled) = (lasting.background.clone(), lasting.cancelled.clone());
+    if let Some(database) = database {
+        let rule_triggers = rules.as_ref().map(|rules| Arc::clone(&rules.triggers));
+        let has_rows = running.config.tables_read().limits;
+        let limits = has_rows.then(|| Arc::clone(&lasting.limits));
+        database.run((rule_triggers, channel_triggers), limits, &background, &cancelled);
+    }
+    if let Some(rules) = rules {
+        rules.run(&background, &cancelled)?;
+    }
+    if let Some(events) = events {
+        events.run(&background, &cancelled)?;
+    }
+    let reported_traces = traces.reported();
+    traces.run(&background, &cancelled);
+    look_after(&lasting, exposition.clone());
+    let readiness = Readiness::default();
+    let identities = Arc::new(ArcSwap::new(Arc::clone(&running.identities)));
+    let router = internal::router(Reported {
+        readiness: readiness.clone(),
+        identities: Arc::clone(&identities),
+        feed: lasting.feed.clone(),
+        revocations: lasting.revocations.clone(),
+        limits: Arc::clone(&lasting.limits),
+        instances: Arc::clone(&lasting.instances),
+        alert_events: receiver,
+        metrics: Arc::clone(&lasting.metrics),
+        traces: reported_traces,
+        exposition,
+        log: logging.sink.clone(),
+    });
+    let stop_accepting = CancellationToken::new();
+    // Whoever holds that socket, too, answers probes when this process does not take connections any
+    // more.
+    let stop_private = if private.is_inherited { &stop_accepting } else { &cancelled };
+    background.spawn(serve_private(private.listener, router, stop_private.clone()));
+    let readings = await_first_readings(&running, &lasting);
+    if unless_told_to_end(&mut signals, readings).await.is_none() {
+        end(&background, &cancelled).await;
+        return Ok(());
+    }
+    let listen = running.config.listen.clone();
+    let (pipelines, log) = (running.pipelines(&lasting), &lasting.log);
+    let workers = Workers::start(pipelines, &listen, &lasting.metrics, log)?;
+    readiness.begin();
+    supervisor.ready();
+    announce(&running.config, &public);
+    let shutdown = Arc::new(ArcSwap::from_pointee(running.config.shutdown.clone()));
+    let mut reloader = Reloader {
+        file: file.map(Path::to_owned),
+        environment: environment.clone(),
+        running,
+        lasting,
+        logging,
+        followers,
+        identities,
+        shutdown: Arc::clone(&shutdown),
+    };
+    reloader.begin();
+    let accepting =
+        listener::accept(public, &workers, listen.max_connections, stop_accepting.clone());
+    let ending = async {
+        told_to_end(&mut signals, &readiness, &supervisor, &shutdown).await;
+        stop_accepting.cancel();
+    };
+    tokio::select! {
+        _ = async { tokio::join!(accepting, ending) } => {}
+        () = reloader.follow(&workers, &mut hangups) => {}
+    }
+    drain(workers, &shutdown, &mut signals).await;
+    end(&background, &cancelled).await;
+    drop(reloader);
+    Ok(())
+}
+
+/// What administrators of rules and channels are answered by, and what begins a sync of channels.
+fn admins_of(mut rules: Option<&mut Rules>) -> (Admins, Option<Arc<Triggers>>) {
+    let channels = rules.as_mut().and_then(|rules| rules.channels.take());
+    let (triggers, channels) =
+        channels.map(|channels| (channels.triggers, Arc::new(channels.admin))).unzip();
+    let rules = rules.map(|rules| Arc::clone(&rules.admin_executor));
+    (Admins { rules, channels }, triggers)
 }
 
 fn warn(config: &Config) {

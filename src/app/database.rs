@@ -164,72 +164,99 @@ impl Database {
             let (feed, cancelled) = (Arc::clone(&feed), cancelled.clone());
             background.spawn(ask_for_requests(feed, triggers, cancelled));
         }
+        let told = Told {
+            memberships,
+            sessions,
+            organisations,
+            device_keys,
+            revocations,
+            limits,
+            triggers,
+            channels,
+        };
         let cancelled = cancelled.clone();
         background.spawn(async move {
-            let on_change = |change| match (change, &memberships, &sessions) {
-                // What was read before is read again by its epoch; revocations and limits have none.
-                (TableChange::Anything, _, _) => {
-                    revocations.refresh();
-                    if let Some(limits) = &limits {
-                        limits.refresh_rows();
-                    }
-                    if let Some(triggers) = &triggers {
-                        triggers.everything();
-                    }
-                    if let Some(channels) = &channels {
-                        channels.everything();
-                    }
-                }
-                (TableChange::AlertRules(organisation), _, _) => {
-                    // Organisations that come and go are announced by the same trigger.
-                    if let Some(all) = &organisations {
-                        all.expire(&organisation);
-                    }
-                    if let Some(triggers) = &triggers {
-                        triggers.organisation(organisation);
-                    }
-                }
-                (TableChange::AllAlertRules, _, _) => {
-                    if let Some(all) = &organisations {
-                        all.expire_all();
-                    }
-                    if let Some(triggers) = &triggers {
-                        triggers.everything();
-                    }
-                }
-                (TableChange::AlertRuleRequest, _, _) => {
-                    if let Some(triggers) = &triggers {
-                        triggers.request();
-                    }
-                }
-                (TableChange::Channels(organisation), _, _) => {
-                    if let Some(channels) = &channels {
-                        channels.organisation(organisation);
-                    }
-                }
-                (TableChange::AllChannels, _, _) => {
-                    if let Some(channels) = &channels {
-                        channels.everything();
-                    }
-                }
-                (TableChange::Limits, _, _) => {
-                    if let Some(limits) = &limits {
-                        limits.refresh_rows();
-                    }
-                }
-                (TableChange::Revocations, _, _) => revocations.invalidate(),
-                (TableChange::DeviceKey(hash), _, _) => device_keys.invalidate(&hash),
-                (TableChange::DeviceKeys, _, _) => device_keys.invalidate_all(),
-                (TableChange::Membership(user), Some(all), _) => all.invalidate(&user),
-                (TableChange::Memberships, Some(all), _) => all.invalidate_all(),
-                (TableChange::Session(session), _, Some(all)) => all.invalidate(&session),
-                (TableChange::Sessions, _, Some(all)) => all.invalidate_all(),
-                // These tables are not read here.
-                (TableChange::Membership(_) | TableChange::Memberships, None, _)
-                | (TableChange::Session(_) | TableChange::Sessions, _, None) => {}
-            };
-            feed.run(store, on_change, cancelled).await;
+            feed.run(store, |change| told.of(change), cancelled).await;
         });
+    }
+}
+
+/// Who is told what has changed in the tables.
+struct Told {
+    memberships: Option<Arc<Memberships>>,
+    sessions: Option<Arc<Sessions>>,
+    organisations: Option<Arc<Organisations>>,
+    device_keys: Arc<DeviceKeys>,
+    revocations: Arc<Revocations>,
+    limits: Option<Arc<Limits>>,
+    triggers: Option<Arc<Triggers>>,
+    channels: Option<Arc<Triggers>>,
+}
+
+impl Told {
+    fn of(&self, change: TableChange) {
+        match (change, &self.memberships, &self.sessions) {
+            // What was read before is read again by its epoch; revocations and limits have none.
+            (TableChange::Anything, _, _) => {
+                self.revocations.refresh();
+                if let Some(limits) = &self.limits {
+                    limits.refresh_rows();
+                }
+                if let Some(triggers) = &self.triggers {
+                    triggers.everything();
+                }
+                if let Some(channels) = &self.channels {
+                    channels.everything();
+                }
+            }
+            (TableChange::AlertRules(organisation), _, _) => {
+                // Organisations that come and go are announced by the same trigger.
+                if let Some(all) = &self.organisations {
+                    all.expire(&organisation);
+                }
+                if let Some(triggers) = &self.triggers {
+                    triggers.organisation(organisation);
+                }
+            }
+            (TableChange::AllAlertRules, _, _) => {
+                if let Some(all) = &self.organisations {
+                    all.expire_all();
+                }
+                if let Some(triggers) = &self.triggers {
+                    triggers.everything();
+                }
+            }
+            (TableChange::AlertRuleRequest, _, _) => {
+                if let Some(triggers) = &self.triggers {
+                    triggers.request();
+                }
+            }
+            (TableChange::Channels(organisation), _, _) => {
+                if let Some(channels) = &self.channels {
+                    channels.organisation(organisation);
+                }
+            }
+            (TableChange::AllChannels, _, _) => {
+                if let Some(channels) = &self.channels {
+                    channels.everything();
+                }
+            }
+            (TableChange::Limits, _, _) => {
+                if let Some(limits) = &self.limits {
+                    limits.refresh_rows();
+                }
+            }
+            (TableChange::Revocations, _, _) => self.revocations.invalidate(),
+            (TableChange::DeviceKey(hash), _, _) => self.device_keys.invalidate(&hash),
+            (TableChange::DeviceKeys, _, _) => self.device_keys.invalidate_all(),
+            (TableChange::Membership(user), Some(all), _) => all.invalidate(&user),
+            (TableChange::Memberships, Some(all), _) => all.invalidate_all(),
+            (TableChange::Session(session), _, Some(all)) => all.invalidate(&session),
+            (TableChange::Sessions, _, Some(all)) => all.invalidate_all(),
+            // These tables are not read here.
+            (TableChange::Membership(_) | TableChange::Memberships, None, _)
+            | (TableChange::Session(_) | TableChange::Sessions, _, None) => {}
+        }
     }
 }
 

@@ -310,7 +310,9 @@ impl Batch {
         let write = move |rows| store.write_rule_statuses(rows, Vec::new());
         let done = |rows: &[RuleStatusRow], left: Option<HashSet<OrganisationId>>| {
             self.left.extend(left.into_iter().flatten());
-            rows.iter().for_each(|row| drop(self.written.remove(&row.rule)));
+            for row in rows {
+                self.written.remove(&row.rule);
+            }
         };
         write_rows(&written, size, |row| &row.organisation, write, done).await?;
         let gone: Vec<(OrganisationId, Uuid)> = self.gone.iter().cloned().collect();
@@ -326,7 +328,9 @@ impl Batch {
         let write = move |rows| store.write_guards(rows);
         let done = |rows: &[GuardRow], _| {
             let key = |row: &GuardRow| (row.organisation.clone(), row.is_overall);
-            rows.iter().for_each(|row| drop(self.guards.remove(&key(row))));
+            for row in rows {
+                self.guards.remove(&key(row));
+            }
         };
         write_rows(&guards, size, |row| &row.organisation, write, done).await?;
         for organisation in &self.confirmed {
@@ -336,7 +340,9 @@ impl Batch {
         let syncs: Vec<SyncRow> = self.syncs.values().cloned().collect();
         let write = move |rows| store.write_rule_syncs(rows);
         let done = |rows: &[SyncRow], _| {
-            rows.iter().for_each(|row| drop(self.syncs.remove(&row.organisation)));
+            for row in rows {
+                self.syncs.remove(&row.organisation);
+            }
         };
         write_rows(&syncs, size, |row| &row.organisation, write, done).await?;
 
