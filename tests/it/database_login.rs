@@ -223,8 +223,9 @@ async fn open_connections_serve_while_the_login_is_refused() {
     };
     assert_eq!(all().await, 30);
     fixture.database.execute("alter role postgres password 'another'").await;
-    let sql = "select pg_terminate_backend(pid, 10000) from pg_stat_activity \
-               where query ilike 'listen%' or query = 'select 1'";
+    // The connection that listens.
+    let sql = "select pg_terminate_backend(pid, 10000) from pg_stat_activity where pid <> pg_backend_pid() \
+               and (query ilike 'listen%' or query like '%pg_listening_channels%')";
     fixture.database.execute(sql).await;
     wait_until("a login is refused", SOON, async || fixture.refusals() > 0).await;
     for _ in 0..5 {
