@@ -222,6 +222,14 @@ impl Callers {
 }
 
 /// One exchange of HTTP/1. Whether another may follow on the connection.
+fn content_type(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::Form => Some("application/x-www-form-urlencoded"),
+        Kind::Push | Kind::Otlp => Some("application/x-protobuf"),
+        Kind::Influx | Kind::Query => None,
+    }
+}
+
 /// The bytes as a field of an export by OTLP that nobody knows, as a text would be.
 fn export(bytes: Vec<u8>) -> Vec<u8> {
     let mut export = vec![15 << 3 | 2];
@@ -247,10 +255,8 @@ async fn exchange1(
         "{} {} HTTP/{version}\r\nHost: proxy\r\nAuthorization: Bearer {}\r\nX-Request-Id: r{}\r\n",
         asked.method, asked.target, intent.token, intent.id
     );
-    match asked.kind {
-        Kind::Form => head += "Content-Type: application/x-www-form-urlencoded\r\n",
-        Kind::Push | Kind::Otlp => head += "Content-Type: application/x-protobuf\r\n",
-        Kind::Influx | Kind::Query => {}
+    if let Some(content_type) = content_type(asked.kind) {
+        head += &format!("Content-Type: {content_type}\r\n");
     }
     match (asked.body.len(), intent.is_chunked) {
         (0, _) => {}
@@ -390,8 +396,8 @@ async fn exchange2(
         .uri(format!("http://proxy{}", asked.target))
         .header("authorization", format!("Bearer {token}"))
         .header("x-request-id", format!("r{id}"));
-    if asked.kind == Kind::Form {
-        request = request.header("content-type", "application/x-www-form-urlencoded");
+    if let Some(content_type) = content_type(asked.kind) {
+        request = request.header("content-type", content_type);
     }
     if !asked.body.is_empty() && !intent.is_chunked {
         request = request.header("content-length", asked.body.len());
