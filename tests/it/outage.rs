@@ -380,7 +380,7 @@ async fn a_revocation_takes_effect_soon_without_notifications() {
     let killed = identity
         .database
         .query(&format!(
-            "select pg_terminate_backend(pid) {ours} and query ilike any('{{select 1,unlisten%}}')"
+            "select pg_terminate_backend(pid) {ours} and query ilike any('{{listen%,%pg_listening_channels%}}')"
         ))
         .await;
     assert_eq!(killed.len(), 1);

@@ -345,6 +345,10 @@ async fn by_body(
     found.note("body_slow_for_upstream", &gave_up.post(PUSH, "x").await);
     let moved = writer.clone().header("user-agent", "moved-away");
     found.note("upstream_misdirected", &moved.post(PUSH, "x").await);
+    let exporter = writer.clone().header("content-type", "application/json");
+    found.note("body_too_deep", &exporter.post("/otlp/v1/metrics", "[".repeat(101)).await);
+    let zstd = exporter.header("content-encoding", "zstd");
+    found.note("unsupported_content_encoding", &zstd.post("/otlp/v1/metrics", "x").await);
     writer
 }
 
