@@ -66,7 +66,7 @@ pub struct Network {
 
 thread_local! {
     static FATES: RefCell<Option<Fates>> = const { RefCell::new(None) };
-    static CHANCE: RefCell<fastrand::Rng> = RefCell::new(fastrand::Rng::with_seed(0));
+    static CHANCE: RefCell<fastrand::Rng> = const { RefCell::new(fastrand::Rng::with_seed(0)) };
 }
 
 fn below(bound: usize) -> usize {
