@@ -80,8 +80,10 @@ enum Step {
 
 /// The messages that are open, and the number that is being read.
 pub(super) struct Protobuf {
-    /// Each with the offset of its end. The outermost one ends with the body.
-    open: Vec<(Message, u64)>,
+    /// The innermost of them, and the offset of its end. The outermost one ends with the body.
+    innermost: (Message, u64),
+    /// Those around it.
+    outer: Vec<(Message, u64)>,
     offset: u64,
     /// Bytes of a field that remain to be skipped.
     skip: u64,
@@ -94,7 +96,8 @@ pub(super) struct Protobuf {
 impl Protobuf {
     pub(super) fn new() -> Self {
         Self {
-            open: vec![(Message::Export, u64::MAX)],
+            innermost: (Message::Export, u64::MAX),
+            outer: Vec::new(),
             offset: 0,
             skip: 0,
             step: Step::Key,
@@ -115,12 +118,20 @@ impl Protobuf {
             let Some((byte, rest)) = piece.split_first() else { return Ok(()) };
             piece = rest;
             if matches!(self.step, Step::Key) && self.shift == 0 {
-                while self.innermost().1 == self.offset {
-                    self.open.pop();
+                while self.innermost.1 == self.offset
+                    && let Some(outer) = self.outer.pop()
+                {
+                    self.innermost = outer;
                 }
             }
             self.offset += 1;
-            if let Some(value) = self.number(*byte)? {
+            // Most numbers are one byte.
+            let number = if self.shift == 0 && *byte < 0x80 {
+                Some(u64::from(*byte))
+            } else {
+                self.number(*byte)?
+            };
+            if let Some(value) = number {
                 self.take(value)?;
             }
         }
@@ -159,7 +170,7 @@ impl Protobuf {
         match key & 7 {
             0 => self.step = Step::Number,
             1 => self.skip = 8,
-            2 => self.step = Step::Length(self.innermost().0.in_field(number)),
+            2 => self.step = Step::Length(self.innermost.0.in_field(number)),
             5 => self.skip = 4,
             // Groups: none of these messages has any.
             _ => return Err(OtlpFault::NotProtobuf),
@@ -170,7 +181,7 @@ impl Protobuf {
     /// The end of the next so many bytes. No field goes beyond its message.
     fn within(&self, bytes: u64) -> Result<u64, OtlpFault> {
         let end = self.offset.checked_add(bytes);
-        end.filter(|end| *end <= self.innermost().1).ok_or(OtlpFault::NotProtobuf)
+        end.filter(|end| *end <= self.innermost.1).ok_or(OtlpFault::NotProtobuf)
     }
 
     fn enter(&mut self, message: Message, end: u64) -> Result<(), OtlpFault> {
@@ -178,14 +189,11 @@ impl Protobuf {
         if self.messages > MOST_PARTS {
             return Err(OtlpFault::TooManyParts);
         }
-        if self.open.len() >= MOST_DEPTH {
+        // With the innermost one and this.
+        if self.outer.len() + 2 > MOST_DEPTH {
             return Err(OtlpFault::TooDeep);
         }
-        self.open.push((message, end));
+        self.outer.push(std::mem::replace(&mut self.innermost, (message, end)));
         Ok(())
-    }
-
-    fn innermost(&self) -> (Message, u64) {
-        self.open.last().copied().unwrap_or((Message::Export, u64::MAX))
     }
 }
