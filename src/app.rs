@@ -131,8 +131,8 @@ async fn serve_until_told(
         log: logging.sink.clone(),
     });
     let stop_accepting = CancellationToken::new();
-    // Whoever holds that socket, too, answers probes when this process does not take connections any
-    // more.
+    // A supervisor that shares the socket has the next process answer probes once this one accepts no more
+    // connections.
     let stop_private = if private.is_inherited { &stop_accepting } else { &cancelled };
     background.spawn(serve_private(private.listener, router, stop_private.clone()));
     let readings = await_first_readings(&running, &lasting);

@@ -260,7 +260,7 @@ impl Told {
     }
 }
 
-/// Somebody waits for a requested sync, also while its notification does not come.
+/// Reads requested syncs at intervals while notifications do not arrive: a caller waits for each of them.
 async fn ask_for_requests(feed: Arc<Feed>, triggers: Arc<Triggers>, cancelled: CancellationToken) {
     while tokio::time::timeout(UNHEARD_REQUESTS, cancelled.cancelled()).await.is_err() {
         if !feed.is_connected() {
@@ -315,8 +315,8 @@ mod tests {
 
     use super::*;
 
-    // While nothing was heard of, a requested sync waited for the next full resync: five minutes, in which whoever had asked
-    // for it gave up.
+    // Without notifications a requested sync waited for the next full resync, five minutes later. Its caller had timed out
+    // by then.
     #[tokio::test(start_paused = true)]
     async fn requests_are_asked_for_while_notifications_do_not_arrive() {
         let (feed, triggers) = (Arc::new(Feed::default()), Arc::new(Triggers::default()));

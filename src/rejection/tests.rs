@@ -279,8 +279,8 @@ fn retry_after_of_a_5xx_is_spread_and_by_otlp_within_an_sdks_timeout() {
     }
 }
 
-// The SDK for Python drops what is answered with a 429 (`_is_retryable`: 408 and 5xx), and Prometheus does unless it is
-// told otherwise. What a limit refuses is no loss of a sender's.
+// The SDK for Python drops data that is answered with a 429 (`_is_retryable`: 408 and 5xx). So does Prometheus unless
+// `retry_on_http_429` is set.
 #[test]
 fn no_sender_is_answered_with_429_and_every_limit_is_a_503_for_it() {
     for rejection in samples() {

@@ -509,8 +509,8 @@ mod tests {
         }
     }
 
-    // Whoever came while the server had no further connection waited for one until its time was over, also when an open
-    // one had become free meanwhile.
+    // While the server accepted no further connection, a query waited for a new one until it timed out, although an open
+    // one had become free.
     #[tokio::test]
     async fn an_open_connection_serves_while_no_other_can_be_made() {
         let config = a_server(1, usize::MAX).await;

@@ -69,7 +69,7 @@ impl Session for PgSession {
         // One message and one answer. A prepared statement is two, which a transaction pooler may send to two servers.
         let (class, object) = self.keys;
         let sql = format!(
-            "select {} and exists (select from pg_locks where {IS_OURS} and pid = pg_backend_pid() \
+            "select {} and exists (select from pg_locks where {IS_HELD} and pid = pg_backend_pid() \
              and classid::bigint = {class} and objid::bigint = {object}) as is_held",
             self.is_marked()
         );
@@ -189,8 +189,8 @@ impl Store {
     }
 }
 
-/// Of `pg_locks`: an advisory lock with two keys in this database that somebody has.
-const IS_OURS: &str = "locktype = 'advisory' and granted and objsubid = 2 \
+/// Selects from `pg_locks` the advisory locks with two keys that are held in this database.
+const IS_HELD: &str = "locktype = 'advisory' and granted and objsubid = 2 \
                        and database = (select oid from pg_database where datname = current_database())";
 
 /// The two keys of the lock of `$1` and `$2`: `pg_locks` shows the signed numbers as unsigned ones.
@@ -200,7 +200,7 @@ const OBJECT: &str = "(hashtext($2)::bigint & 4294967295)";
 /// Whether anybody has the lock of `$1` and `$2`.
 fn is_led() -> String {
     format!(
-        "exists (select from pg_locks where {IS_OURS} and classid::bigint = {CLASS} and objid::bigint = {OBJECT})"
+        "exists (select from pg_locks where {IS_HELD} and classid::bigint = {CLASS} and objid::bigint = {OBJECT})"
     )
 }
 

@@ -17,7 +17,7 @@ const QUERY: &str = "/prometheus/api/v1/query?query=up";
 
 /// Waits until notifications arrive.
 pub(crate) async fn listening(identity: &IdentityFixture) {
-    wait_until("changes are heard of", Duration::from_secs(10), async || {
+    wait_until("notifications arrive", Duration::from_secs(10), async || {
         identity.proxy.metric("mimir_tenant_proxy_database_listening").await == 1.0
     })
     .await;

@@ -127,7 +127,7 @@ async fn a_minute_without_the_database_does_not_affect_cached_callers() {
         status(&strangers[1]).await == 401
     })
     .await;
-    wait_until("changes are heard of", Duration::from_secs(10), async || {
+    wait_until("notifications arrive", Duration::from_secs(10), async || {
         identity.proxy.metric("mimir_tenant_proxy_database_listening").await == 1.0
     })
     .await;

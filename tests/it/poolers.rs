@@ -1,5 +1,5 @@
 //! A pooler between the proxy and its database that becomes a transaction pooler while the proxy runs: it accepts
-//! `LISTEN`, advisory locks and heartbeats, and keeps none of them for whoever asked.
+//! `LISTEN`, advisory locks and heartbeats, and keeps none of them for the connection that asked.
 //! <https://www.pgbouncer.org/features.html>
 
 use std::time::Duration;
@@ -70,7 +70,7 @@ async fn a_session_pooler_that_becomes_a_transaction_pooler_is_noticed() {
     .await;
 
     bouncer.become_session().await;
-    wait_until("changes are heard of", SOON, async || proxy.metric(LISTENING).await == 1.0).await;
+    wait_until("notifications arrive", SOON, async || proxy.metric(LISTENING).await == 1.0).await;
     wait_until("it leads again", SOON, async || proxy.metric(LEADER).await == 1.0).await;
 }
 
